@@ -1,0 +1,53 @@
+//! `holdfast`: one binary for everything. Each subcommand is a file.
+//!
+//! Standard output carries results only; logs and progress go to standard error. Exit code 0 means
+//! done, 1 a failure that the message explains, 2 wrong usage.
+
+mod bench;
+mod check;
+mod config;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// RocksDB and Rust share one allocator, so that memory does not fragment twice.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A durable store that Redis clients speak to: every acknowledged write survives.
+#[derive(Parser)]
+#[command(name = "holdfast", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node.
+    Serve(serve::ServeArgs),
+    /// Verify a stopped node's data: every checksum, and that log and engine agree.
+    Check(check::CheckArgs),
+    /// Print the effective configuration, or the reference page.
+    Config(config::ConfigArgs),
+    /// Generate load against this server or a peer, and measure.
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Bench(args) => bench::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

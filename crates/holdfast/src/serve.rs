@@ -1,0 +1,122 @@
+//! `holdfast serve`: runs a node until SIGTERM or SIGINT, then drains and flushes.
+
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, ValueEnum};
+use holdfast_server::{Node, OpenProgress, PortPolicy};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Sources;
+
+/// Arguments of `holdfast serve`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  holdfast serve\n  holdfast serve --data /var/lib/holdfast \
+                        --redis 0.0.0.0:6379 --set memory=8GiB\n  holdfast serve --ports auto\n\n\
+                        When ready it prints one line on standard output:\n  \
+                        ready redis=HOST:PORT http=HOST:PORT")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    sources: Sources,
+    /// What to do when a port is in use.
+    #[arg(long, value_enum, default_value_t = Ports::AsConfigured)]
+    ports: Ports,
+    /// How logs are written to standard error; what is logged: HOLDFAST_LOG=info,holdfast=debug.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Ports {
+    /// Refuse, and name who holds it.
+    AsConfigured,
+    /// Pick free ones.
+    Auto,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// Between two lines of progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs a node until it is told to stop.
+pub fn run(args: ServeArgs) -> Result<(), String> {
+    start_logging(args.log_format);
+    raise_file_limit();
+    // Signals are caught before anything starts, so that an early one is not lost.
+    let stop = stop_signal()?;
+    let config = args.sources.load()?;
+    let policy = match args.ports {
+        Ports::AsConfigured => PortPolicy::AsConfigured,
+        Ports::Auto => PortPolicy::Auto,
+    };
+    let mut told = Instant::now();
+    let node = Node::start(config, policy, |progress| {
+        let OpenProgress::Replaying { done, total } = progress;
+        if done == total || told.elapsed() > PROGRESS_EVERY {
+            told = Instant::now();
+            tracing::info!(done, total, "replaying the log");
+        }
+    })
+    .map_err(|error| error.to_string())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready redis={} http={}", node.redis_addr(), node.http_addr())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("standard output: {error}"))?;
+    drop(out);
+    let signal = stop();
+    tracing::info!(signal, "stopping: draining and flushing");
+    node.stop().map_err(|error| error.to_string())?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Connections and table files each take a descriptor: use what the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Catches SIGTERM and SIGINT from now on; the result waits for the first and names it.
+fn stop_signal() -> Result<impl FnOnce() -> &'static str, String> {
+    let failed = |error: std::io::Error| format!("signals: {error}");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (mut term, mut int) = {
+        let _inside = runtime.enter();
+        use tokio::signal::unix::{SignalKind, signal};
+        (
+            signal(SignalKind::terminate()).map_err(failed)?,
+            signal(SignalKind::interrupt()).map_err(failed)?,
+        )
+    };
+    Ok(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+            }
+        })
+    })
+}

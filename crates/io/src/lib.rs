@@ -1,0 +1,19 @@
+//! The outside world as arguments: clock, randomness and disk, each behind a small object-safe
+//! trait with a real and a simulated implementation.
+//! Guarantee: code that takes its world from here can be run, crashed and repeated by seed.
+//! Nothing here knows what the bytes mean, and nothing outside this crate opens a file, reads a
+//! clock or draws a random number.
+
+mod clock;
+mod disk;
+mod random;
+mod real_disk;
+mod sim_disk;
+
+pub use clock::{Clock, SimClock, SystemClock};
+pub use disk::{
+    Disk, DiskError, DiskLock, File, check_path, create_dir_durably, parent, write_file_durably,
+};
+pub use random::{OsRandom, Random, SeededRandom};
+pub use real_disk::RealDisk;
+pub use sim_disk::{Counters, SECTOR_BYTES, SimDisk};

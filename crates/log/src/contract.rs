@@ -1,0 +1,149 @@
+//! The contract of a shard's log, the same for every backend.
+//!
+//! A session is one owner's right to append. Calls are queued in order and resolved in order, so
+//! that a backend may pipeline them; a backend that does not simply works in `complete`. Nothing
+//! here starts a thread or waits on a clock. What every backend must hold is in `suite`.
+
+use holdfast_base::{
+    Epoch, Hlc, Incarnation, Lsn, ShardId,
+    record::{Batch, BatchHeader},
+};
+
+use crate::{LogError, ReadBatches, ReadError, Refused};
+
+/// A log of several shards.
+pub trait Log: Send + Sync {
+    /// Opens a writer's session with an epoch above every earlier one, and tells where the log
+    /// continues. The session's first batch must start with a record that holds the `TakeOver`
+    /// effect of that epoch. Sessions of the shard that were opened before acknowledge nothing
+    /// from the moment that record is durable, at the latest.
+    fn open_session(&self, shard: ShardId) -> Result<(Box<dyn Session>, Position), LogError>;
+
+    /// Whole batches from the one that holds `from` on, durable ones only, after the epoch filter.
+    /// About `bytes_max`, but at least one batch; nothing if `from` is the next position.
+    fn read(&self, shard: ShardId, from: Lsn, bytes_max: usize) -> Result<ReadBatches, ReadError>;
+
+    /// What can be read now.
+    fn bounds(&self, shard: ShardId) -> Bounds;
+
+    /// Gives up records below `below`, as far as whole segments allow, and says what the first one
+    /// is then. Survives a crash once it returned. Positions go on where they were.
+    fn trim(&self, shard: ShardId, below: Lsn) -> Result<Lsn, LogError>;
+
+    /// How much can still be appended.
+    fn space(&self) -> Space;
+
+    /// The backend's limits.
+    fn caps(&self) -> Caps;
+
+    /// Makes the next file ready. Slow: for a background thread, after each roll. Backends without
+    /// files of their own have nothing to do.
+    fn prepare_reserve(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+/// One owner's right to append, until a newer one. Dropping it gives up what is in flight.
+pub trait Session: Send {
+    /// The epoch that every batch of this session carries.
+    fn epoch(&self) -> Epoch;
+
+    /// Queues batches, in call order. All of one call become durable together or not at all.
+    /// An error means that certainly none of them is appended; whether the session goes on is
+    /// said by [`Refused::ends_session`].
+    fn submit(&mut self, batches: Vec<Batch>) -> Result<(), Refused>;
+
+    /// Waits until the oldest call in flight is resolved; `None` if there is none.
+    fn complete(&mut self) -> Option<Completion>;
+
+    /// Makes the durable position explicit in the log, so that later damage to the last batch is
+    /// told from a torn write. To be called within about 10 ms of falling idle; costs one sync the
+    /// first time and nothing again until the next append. Other backends do nothing.
+    fn watermark(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+/// Where a new session continues the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// The first record's position.
+    pub next_lsn: Lsn,
+    /// The first record's place within the epoch: 0.
+    pub next_n: u64,
+    /// Chained checksum before it.
+    pub chain: u32,
+    /// Life of the log.
+    pub incarnation: Incarnation,
+    /// The session's epoch.
+    pub epoch: Epoch,
+    /// Shard time of the last record; the owner's clock goes on after it.
+    pub last_time: Hlc,
+}
+
+impl Position {
+    /// The header of the batch that continues here.
+    pub fn header(&self, shard: ShardId) -> BatchHeader {
+        BatchHeader {
+            shard,
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+            first_n: self.next_n,
+            first_lsn: self.next_lsn,
+            chain_before: self.chain,
+            count: 0,
+        }
+    }
+}
+
+/// How one call ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Completion {
+    /// Last position of each batch of the call.
+    pub last_lsns: Vec<Lsn>,
+    /// The outcome, the same for all of them.
+    pub outcome: Outcome,
+}
+
+/// How a call ended. After the first that is not durable the session is poisoned: everything
+/// later in flight ends as fenced or unknown and `submit` refuses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It survives any crash.
+    Durable,
+    /// A session of this epoch took over, and the call is certainly not in the log.
+    Fenced(Epoch),
+    /// It may or may not be in the log; the next session's position tells. The text says why.
+    Unknown(String),
+}
+
+/// What can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// First position that is kept.
+    pub first: Lsn,
+    /// Position after the last durable record.
+    pub next: Lsn,
+    /// Epoch of the last durable record.
+    pub epoch: Epoch,
+    /// Life of the log.
+    pub incarnation: Incarnation,
+}
+
+/// How much can still be appended without new space from the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Bytes left in prepared segments, the reserve included.
+    pub free_bytes: u64,
+    /// The reserve is spent and the disk has no room for another: admit only what frees space.
+    pub below_reserve: bool,
+}
+
+/// A backend's limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caps {
+    /// Calls of one session that may be in flight.
+    pub in_flight_max: usize,
+    /// Bytes of all batches of one call.
+    pub batch_bytes_max: usize,
+}

@@ -1,0 +1,123 @@
+//! The commit path's two threads: the committer makes groups durable, the applier moves them on.
+//!
+//! Committer: take what is staged, one write, one sync, say so, ring the workers that wait. After a
+//! failure it waits until everything durable is applied and opens the log again in a higher epoch;
+//! until then writes are refused. Applier: engine, row cache, overlay removal, in that order.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use holdfast_base::Error;
+use holdfast_log::{Log, Session};
+use holdfast_shard::CommitStep;
+
+use crate::node::Node;
+
+/// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
+/// contract": the residual is small and published).
+const WATERMARK_AFTER: Duration = Duration::from_millis(10);
+/// Records that one engine batch takes: a few milliseconds of work.
+const APPLY_BYTES: usize = 1 << 20;
+/// Between two tries to open a failed log, or to apply to a failed engine.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long a thread sleeps without work; only to notice a stop that was not signalled.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// The loop of the committer.
+pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
+    let mut session = Some(session);
+    let mut watermark_due = false;
+    while !(node.shard.is_stopping() && !node.shard.has_staged()) {
+        let Some(open) = session.as_mut() else {
+            session = reopen(node);
+            continue;
+        };
+        let wait = if watermark_due { WATERMARK_AFTER } else { IDLE };
+        if !node.shard.wait_staged(wait) {
+            if std::mem::take(&mut watermark_due)
+                && let Err(error) = open.watermark()
+            {
+                tracing::warn!(%error, "the log took no watermark");
+            }
+            continue;
+        }
+        watermark_due = true;
+        let start = Instant::now();
+        match node.shard.commit_step(&mut **open) {
+            CommitStep::Idle => {}
+            CommitStep::Durable(_) => {
+                node.metrics.commit.add(start.elapsed().as_micros() as u64, 1);
+                node.metrics.groups.fetch_add(1, Ordering::Relaxed);
+                node.inboxes.iter().for_each(|inbox| inbox.ring_durable());
+            }
+            CommitStep::Failed(error) => {
+                tracing::error!(%error, "the log failed: writes stop until it is open again");
+                node.inboxes.iter().for_each(|inbox| inbox.ring());
+                session = None;
+            }
+        }
+    }
+    if let Some(mut session) = session {
+        let _ = session.watermark();
+    }
+}
+
+/// Opens the log again, once everything durable is applied.
+fn reopen(node: &Node) -> Option<Box<dyn Session>> {
+    let opened = if node.shard.is_drained() {
+        open_session(node)
+    } else {
+        Err(Error::new(holdfast_base::ErrorKind::Unavailable, "records wait to be applied"))
+    };
+    match opened {
+        Ok(session) => {
+            node.metrics.reopened.fetch_add(1, Ordering::Relaxed);
+            tracing::info!("the log is open again");
+            Some(session)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the log stays closed");
+            std::thread::park_timeout(RETRY_AFTER);
+            None
+        }
+    }
+}
+
+/// Opens a session in a higher epoch and takes the shard over.
+pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
+    let (session, position) = node
+        .log
+        .open_session(node.shard.id())
+        .map_err(|error| Error::new(error.kind(), error.to_string()))?;
+    node.shard.take_over(&position, node.config.node_name.as_bytes())?;
+    Ok(session)
+}
+
+/// The loop of the applier.
+pub(crate) fn run_applier(node: &Arc<Node>) {
+    loop {
+        if !node.shard.wait_committed(IDLE) {
+            if node.is_drained_for_stop() {
+                return;
+            }
+            continue;
+        }
+        let start = Instant::now();
+        match node.shard.apply_step(APPLY_BYTES) {
+            Ok(0) => {}
+            Ok(records) => {
+                node.metrics.apply.add(start.elapsed().as_micros() as u64, 1);
+                node.metrics.records.fetch_add(records as u64, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the engine refused durable records: they wait");
+                if node.is_past_stop_deadline() {
+                    return;
+                }
+                std::thread::park_timeout(RETRY_AFTER);
+            }
+        }
+    }
+}

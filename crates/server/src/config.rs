@@ -1,0 +1,443 @@
+//! Configuration: one table of settings, from which parsing, `holdfast config` and the reference
+//! page come. Sources, later ones win: defaults, TOML file, environment, flags.
+//!
+//! Every setting is declared once, in [`SETTINGS`]. Unknown keys are refused with the nearest known
+//! one. Nothing here reads a file or the environment itself: the binary brings the texts.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use holdfast_base::ByteSize;
+
+/// When the log is synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// Before every acknowledgement.
+    Always,
+    /// Never: only to measure what durability costs. A crash loses acknowledged writes.
+    Never,
+}
+
+/// Everything that can be set.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Folder of log and engine.
+    pub data: PathBuf,
+    /// Name of this node in its log's take-over records.
+    pub node_name: String,
+    /// Memory of the process, as a whole.
+    pub memory: ByteSize,
+    /// Address of the Redis protocol.
+    pub redis_addr: SocketAddr,
+    /// Most client connections.
+    pub redis_clients_max: usize,
+    /// Password of the user `default`; empty: none is asked for.
+    pub redis_password: String,
+    /// Bytes of replies that one connection may owe before it is cut off.
+    pub redis_output_bytes_max: ByteSize,
+    /// Address of HTTP.
+    pub http_addr: SocketAddr,
+    /// Data threads; 0: one for each core.
+    pub threads_data: usize,
+    /// Threads that read from the disk for data threads.
+    pub threads_fetch: usize,
+    /// When the log is synced.
+    pub log_sync: Sync,
+    /// Size of a log segment.
+    pub log_segment_bytes: ByteSize,
+    /// Log bytes since the engine's last flush at which a flush is forced.
+    pub engine_replay_bytes_max: ByteSize,
+    /// Bytes per second that flushes and compactions may write.
+    pub engine_background_bytes_per_second: ByteSize,
+    /// How long a stop may take to drain and flush, in seconds.
+    pub shutdown_seconds_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Config {
+            data: PathBuf::from("data"),
+            node_name: "node".into(),
+            memory: ByteSize::mib(1024),
+            redis_addr: loopback(6379),
+            redis_clients_max: 20_000,
+            redis_password: String::new(),
+            redis_output_bytes_max: ByteSize::mib(256),
+            http_addr: loopback(8080),
+            threads_data: 0,
+            threads_fetch: 4,
+            log_sync: Sync::Always,
+            log_segment_bytes: ByteSize::mib(64),
+            engine_replay_bytes_max: ByteSize::mib(256),
+            engine_background_bytes_per_second: ByteSize::mib(256),
+            shutdown_seconds_max: 30,
+        }
+    }
+}
+
+/// How the memory setting is divided. The parts add up to seven eighths of it; the rest is for the
+/// program itself, its threads and the allocator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryPlan {
+    /// Blocks of the engine.
+    pub block_cache: u64,
+    /// Rows not yet flushed.
+    pub memtables: u64,
+    /// Hot rows.
+    pub row_cache: u64,
+    /// Records between staging and applying.
+    pub staged: u64,
+    /// Buffers of all connections.
+    pub connections: u64,
+}
+
+impl Config {
+    /// Divides the memory setting.
+    pub fn memory_plan(&self) -> MemoryPlan {
+        let eighth = self.memory.0 / 8;
+        MemoryPlan {
+            block_cache: eighth * 2,
+            memtables: eighth,
+            row_cache: eighth * 2,
+            staged: eighth,
+            connections: eighth,
+        }
+    }
+}
+
+/// One setting: its key, what it means, and how it is read and written.
+pub struct Setting {
+    /// Dotted key in TOML; upper case with underscores behind `HOLDFAST_` in the environment.
+    pub key: &'static str,
+    /// One sentence for the reference page.
+    pub about: &'static str,
+    /// Whether its value is not to be shown.
+    pub secret: bool,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+    get: fn(&Config) -> String,
+}
+
+fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not {what}"))
+}
+
+/// Smallest memory with which every part still works.
+const MEMORY_MIN: ByteSize = ByteSize::mib(64);
+
+/// All settings, in the order of the reference page.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "data",
+        about: "Folder of log and engine; made at the first start.",
+        secret: false,
+        set: |c, v| {
+            c.data = PathBuf::from(v);
+            Ok(())
+        },
+        get: |c| c.data.display().to_string(),
+    },
+    Setting {
+        key: "node.name",
+        about: "Name of this node in its log's take-over records.",
+        secret: false,
+        set: |c, v| {
+            c.node_name = v.into();
+            Ok(())
+        },
+        get: |c| c.node_name.clone(),
+    },
+    Setting {
+        key: "memory",
+        about: "Memory of the process as a whole: caches, memtables, staged writes, connections.",
+        secret: false,
+        set: |c, v| {
+            c.memory = v.parse()?;
+            if c.memory < MEMORY_MIN {
+                return Err(format!("{v:?} is too little: at least {MEMORY_MIN}"));
+            }
+            Ok(())
+        },
+        get: |c| c.memory.to_string(),
+    },
+    Setting {
+        key: "redis.addr",
+        about: "Address of the Redis protocol; port 0 picks a free one.",
+        secret: false,
+        set: |c, v| {
+            c.redis_addr = parse(v, "an address like 127.0.0.1:6379")?;
+            Ok(())
+        },
+        get: |c| c.redis_addr.to_string(),
+    },
+    Setting {
+        key: "redis.clients_max",
+        about: "Most client connections; a further one is told so and closed.",
+        secret: false,
+        set: |c, v| {
+            c.redis_clients_max = parse(v, "a number")?;
+            Ok(())
+        },
+        get: |c| c.redis_clients_max.to_string(),
+    },
+    Setting {
+        key: "redis.password",
+        about: "Password of the user `default`; empty: none is asked for.",
+        secret: true,
+        set: |c, v| {
+            c.redis_password = v.into();
+            Ok(())
+        },
+        get: |c| c.redis_password.clone(),
+    },
+    Setting {
+        key: "redis.output_bytes_max",
+        about: "Bytes of replies that one connection may owe before it is cut off.",
+        secret: false,
+        set: |c, v| {
+            c.redis_output_bytes_max = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.redis_output_bytes_max.to_string(),
+    },
+    Setting {
+        key: "http.addr",
+        about: "Address of metrics and health; port 0 picks a free one.",
+        secret: false,
+        set: |c, v| {
+            c.http_addr = parse(v, "an address like 127.0.0.1:8080")?;
+            Ok(())
+        },
+        get: |c| c.http_addr.to_string(),
+    },
+    Setting {
+        key: "threads.data",
+        about: "Data threads, each with its own connections; 0: one for each core.",
+        secret: false,
+        set: |c, v| {
+            c.threads_data = parse(v, "a number")?;
+            Ok(())
+        },
+        get: |c| c.threads_data.to_string(),
+    },
+    Setting {
+        key: "threads.fetch",
+        about: "Threads that read from the disk for data threads.",
+        secret: false,
+        set: |c, v| {
+            c.threads_fetch = parse::<usize>(v, "a number")?.max(1);
+            Ok(())
+        },
+        get: |c| c.threads_fetch.to_string(),
+    },
+    Setting {
+        key: "log.sync",
+        about: "`always`: the log is synced before every acknowledgement. `never`: only to measure \
+                what durability costs; a crash loses acknowledged writes.",
+        secret: false,
+        set: |c, v| {
+            c.log_sync = match v {
+                "always" => Sync::Always,
+                "never" => Sync::Never,
+                other => return Err(format!("{other:?} is neither `always` nor `never`")),
+            };
+            Ok(())
+        },
+        get: |c| if c.log_sync == Sync::Always { "always" } else { "never" }.into(),
+    },
+    Setting {
+        key: "log.segment_bytes",
+        about: "Size of a log segment; one more is kept ready as a reserve.",
+        secret: false,
+        set: |c, v| {
+            c.log_segment_bytes = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.log_segment_bytes.to_string(),
+    },
+    Setting {
+        key: "engine.replay_bytes_max",
+        about: "Log bytes since the engine's last flush at which a flush is forced: bounds replay.",
+        secret: false,
+        set: |c, v| {
+            c.engine_replay_bytes_max = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.engine_replay_bytes_max.to_string(),
+    },
+    Setting {
+        key: "engine.background_bytes_per_second",
+        about: "Bytes per second that flushes and compactions may write; 0: no limit.",
+        secret: false,
+        set: |c, v| {
+            c.engine_background_bytes_per_second = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.engine_background_bytes_per_second.to_string(),
+    },
+    Setting {
+        key: "shutdown.seconds_max",
+        about: "How long a stop may take to drain and flush.",
+        secret: false,
+        set: |c, v| {
+            c.shutdown_seconds_max = parse(v, "a number of seconds")?;
+            Ok(())
+        },
+        get: |c| c.shutdown_seconds_max.to_string(),
+    },
+];
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("HOLDFAST_{}", self.key.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+impl Config {
+    /// Sets one key. Errors name the key and, for an unknown one, the nearest known.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+            let nearest = SETTINGS.iter().min_by_key(|setting| distance(setting.key, key));
+            let hint = nearest.map_or("", |setting| setting.key);
+            return Err(format!("unknown setting {key:?}: did you mean {hint:?}?"));
+        };
+        (setting.set)(self, value).map_err(|error| format!("{key}: {error}"))
+    }
+
+    /// Takes in a TOML file's text.
+    pub fn merge_toml(&mut self, text: &str) -> Result<(), String> {
+        let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+        self.merge_table("", &table)
+    }
+
+    fn merge_table(&mut self, prefix: &str, table: &toml::Table) -> Result<(), String> {
+        for (key, value) in table {
+            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value {
+                toml::Value::Table(inner) => self.merge_table(&key, inner)?,
+                toml::Value::String(text) => self.set(&key, text)?,
+                toml::Value::Integer(number) => self.set(&key, &number.to_string())?,
+                toml::Value::Boolean(flag) => self.set(&key, &flag.to_string())?,
+                other => return Err(format!("{key}: {other} is neither text nor a whole number")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the environment: variables that begin with `HOLDFAST_` and name a setting.
+    pub fn merge_environment(
+        &mut self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), String> {
+        for setting in SETTINGS {
+            if let Some(value) = variable(&setting.variable()) {
+                self.set(setting.key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The effective configuration as TOML; secrets are not shown.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        for setting in SETTINGS {
+            let value = (setting.get)(self);
+            let shown =
+                if setting.secret && !value.is_empty() { "(not shown)".into() } else { value };
+            let quoted = toml::Value::String(shown);
+            out.push_str(&format!("# {}\n{} = {quoted}\n\n", setting.about, setting.key));
+        }
+        out
+    }
+
+    /// The reference page, in Markdown.
+    pub fn reference() -> String {
+        let defaults = Config::default();
+        let mut out = String::from(
+            "# Configuration\n\nGenerated by `holdfast config --reference`; do not edit.\n\n\
+             Sources, later ones win: defaults, TOML file (`--config`), environment, flags \
+             (`--set key=value`).\n\n| key | environment | default | meaning |\n|---|---|---|---|\n",
+        );
+        for setting in SETTINGS {
+            let row = format!(
+                "| `{}` | `{}` | `{}` | {} |\n",
+                setting.key,
+                setting.variable(),
+                (setting.get)(&defaults),
+                setting.about
+            );
+            out.push_str(&row);
+        }
+        out
+    }
+}
+
+/// Edit distance (Levenshtein), for suggestions.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = *cell;
+            left = substituted.min(diagonal + 1).min(left + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest_known_one() {
+        let mut config = Config::default();
+        let error = config.merge_toml("[redis]\nadr = \"127.0.0.1:1\"").expect_err("unknown");
+        assert!(error.contains("redis.addr"), "{error}");
+    }
+
+    #[test]
+    fn later_sources_win() -> Result<(), String> {
+        let mut config = Config::default();
+        config.merge_toml("memory = \"2GiB\"\n[redis]\nclients_max = 7")?;
+        config.merge_environment(|name| (name == "HOLDFAST_MEMORY").then(|| "3GiB".into()))?;
+        assert_eq!((config.memory, config.redis_clients_max), (ByteSize::mib(3072), 7));
+        Ok(())
+    }
+
+    #[test]
+    fn the_effective_configuration_reads_back_and_hides_secrets() -> Result<(), String> {
+        let mut config = Config { redis_password: "hunter2".into(), ..Config::default() };
+        let text = config.to_toml();
+        assert!(!text.contains("hunter2"));
+        config.redis_password = "(not shown)".into();
+        let mut read = Config::default();
+        read.merge_toml(&text)?;
+        assert_eq!(read, config);
+        Ok(())
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_name() {
+        let mut config = Config::default();
+        for (key, value) in
+            [("memory", "1KiB"), ("redis.addr", "here"), ("log.sync", "maybe"), ("memory", "x")]
+        {
+            let error = config.set(key, value).expect_err(key);
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn distances_are_edit_distances() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

@@ -1,0 +1,177 @@
+//! HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for orchestration.
+//!
+//! Liveness says that the process answers; readiness that reads and writes are served. Neither asks
+//! anything outside of the process. Runs on a thread and runtime of its own.
+
+use std::{fmt::Write as _, net::TcpListener, sync::Arc, time::Duration};
+
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use holdfast_engine::Engine;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    metrics::{FAMILIES, Histogram, write_histogram},
+    node::Node,
+};
+
+/// How often the server looks whether the node stops.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// The loop of the HTTP thread.
+pub(crate) fn run(node: &Arc<Node>, listener: TcpListener) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no runtime for HTTP"),
+    };
+    let node = node.clone();
+    runtime.block_on(async move {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "HTTP cannot listen"),
+        };
+        let app = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(ready))
+            .with_state(node.clone());
+        let stopped = async move {
+            while !node.shard.is_stopping() {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        tokio::select! {
+            served = axum::serve(listener, app) => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "HTTP ended");
+                }
+            }
+            () = stopped => {}
+        }
+    });
+}
+
+async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    if node.is_ready() {
+        (StatusCode::OK, "ok\n".to_string())
+    } else {
+        let why = node.shard.failure().map_or("starting or stopping".into(), |e| e.to_string());
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
+    }
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    ([("content-type", "text/plain; version=0.0.4")], render(&node))
+}
+
+/// Memory of the process that lies in RAM, in bytes.
+pub(crate) fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn one(out: &mut String, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    head(out, name, kind, help);
+    let _ = writeln!(out, "{name} {value}");
+}
+
+fn render(node: &Node) -> String {
+    let mut out = String::with_capacity(16 << 10);
+    let out = &mut out;
+    let name = "holdfast_command_seconds";
+    head(out, name, "histogram", "Time from reading a request to the release of its reply.");
+    for (family, label) in FAMILIES {
+        let parts: Vec<&Histogram> =
+            node.workers.iter().map(|worker| &worker.latency[family as usize]).collect();
+        write_histogram(out, name, &format!("family=\"{label}\""), &parts);
+    }
+    let name = "holdfast_log_commit_seconds";
+    head(out, name, "histogram", "Write and sync of one group of records.");
+    write_histogram(out, name, "log=\"embedded\"", &[&node.metrics.commit]);
+    let name = "holdfast_apply_seconds";
+    head(out, name, "histogram", "Moving one batch of durable records into the engine.");
+    write_histogram(out, name, "shard=\"0\"", &[&node.metrics.apply]);
+    render_shard(node, out);
+    render_connections(node, out);
+    render_engine(node, out);
+    std::mem::take(out)
+}
+
+fn render_shard(node: &Node, out: &mut String) {
+    let stats = node.shard.stats();
+    let m = &node.metrics;
+    let lag = stats.durable_lsn.0.saturating_sub(stats.applied_lsn.0);
+    let flush_lag = stats.applied_lsn.0.saturating_sub(node.flushed_seen().0);
+    let counter = "counter";
+    let gauge = "gauge";
+    one(out, "holdfast_log_groups_total", counter, "Groups committed.", m.groups.load(Relaxed));
+    one(out, "holdfast_log_records_total", counter, "Records applied.", m.records.load(Relaxed));
+    one(out, "holdfast_log_reopened_total", counter, "Reopened logs.", m.reopened.load(Relaxed));
+    one(out, "holdfast_log_failed", gauge, "1 while writes are refused.", u8::from(stats.failed));
+    one(out, "holdfast_staged_lsn", gauge, "Last staged position.", stats.staged_lsn);
+    one(out, "holdfast_durable_lsn", gauge, "Last durable position.", stats.durable_lsn);
+    one(out, "holdfast_apply_lag_records", gauge, "Durable records not yet applied.", lag);
+    one(out, "holdfast_flush_lag_records", gauge, "Applied, not yet flushed.", flush_lag);
+    one(out, "holdfast_overlay_rows", gauge, "Rows staged and not applied.", stats.overlay_rows);
+    one(out, "holdfast_engine_flushes_total", counter, "Forced flushes.", m.flushes.load(Relaxed));
+    one(out, "holdfast_expired_keys_total", counter, "Expired keys.", m.expired.load(Relaxed));
+    one(out, "holdfast_clock_jumps_total", counter, "Refused jumps.", m.clock_jumps.load(Relaxed));
+    one(out, "holdfast_row_cache_rows", gauge, "Rows in the row cache.", stats.row_cache_rows);
+    let name = "holdfast_memory_bytes";
+    head(out, name, gauge, "Memory by owner; `process` is all that lies in RAM.");
+    let engine = node.engine.stats();
+    for (owner, bytes) in [
+        ("process", resident_bytes()),
+        ("staged", stats.staged_bytes),
+        ("row_cache", stats.row_cache_bytes),
+        ("block_cache", engine.block_cache_bytes_used),
+        ("memtables", engine.memtable_bytes),
+    ] {
+        let _ = writeln!(out, "{name}{{owner=\"{owner}\"}} {bytes}");
+    }
+    one(out, "holdfast_memory_bytes_max", gauge, "The memory setting.", node.config.memory.0);
+}
+
+fn render_connections(node: &Node, out: &mut String) {
+    let sum = |counter: fn(&crate::metrics::WorkerMetrics) -> u64| -> u64 {
+        node.workers.iter().map(|worker| counter(worker)).sum()
+    };
+    let name = "holdfast_connections";
+    one(out, name, "gauge", "Open connections.", sum(|w| w.open.load(Relaxed)));
+    for (name, help, value) in [
+        ("connections_accepted", "Connections accepted.", sum(|w| w.accepted.load(Relaxed))),
+        ("connections_refused", "Too many connections.", sum(|w| w.refused.load(Relaxed))),
+        ("connections_cut_off", "Cut off for their fault.", sum(|w| w.cut_off.load(Relaxed))),
+        ("bytes_received", "Bytes read.", sum(|w| w.bytes_in.load(Relaxed))),
+        ("bytes_sent", "Bytes written.", sum(|w| w.bytes_out.load(Relaxed))),
+        ("error_replies", "Error replies.", sum(|w| w.errors.load(Relaxed))),
+        ("commands_fetched", "Commands that waited for disk.", sum(|w| w.fetched.load(Relaxed))),
+        ("reads_paused", "Sockets left unread for room.", sum(|w| w.paused.load(Relaxed))),
+    ] {
+        one(out, &format!("holdfast_{name}_total"), "counter", help, value);
+    }
+}
+
+fn render_engine(node: &Node, out: &mut String) {
+    let stats = node.engine.stats();
+    let stalled = u8::from(stats.write_stall != holdfast_engine::WriteStall::None);
+    for (name, kind, help, value) in [
+        ("block_cache_hits_total", "counter", "Blocks found.", stats.block_cache_hits),
+        ("block_cache_misses_total", "counter", "Blocks read.", stats.block_cache_misses),
+        ("table_bytes", "gauge", "Live table files.", stats.table_bytes),
+        ("level0_files", "gauge", "Files of level 0.", stats.level0_files),
+        ("pending_compaction_bytes", "gauge", "Debt.", stats.pending_compaction_bytes),
+        ("write_stall", "gauge", "1 while writers are held back.", stalled.into()),
+        ("flush_bytes_total", "counter", "Written by flushes.", stats.flush_bytes_written),
+        ("compaction_bytes_total", "counter", "Written by it.", stats.compaction_bytes_written),
+        ("background_errors_total", "counter", "Engine's own failures.", stats.background_errors),
+    ] {
+        one(out, &format!("holdfast_engine_{name}"), kind, help, value);
+    }
+}

@@ -1,0 +1,32 @@
+//! The server: puts log, engine and shard together, gives them threads, and speaks the protocols.
+//!
+//! This crate alone reads configuration, starts threads and knows both protocol and shard. The way
+//! of a request: `worker` (socket) → `session` (words) → `holdfast_shard` (op) → back.
+
+mod background;
+mod clients;
+mod commit;
+mod config;
+mod connection;
+mod fetch;
+mod glob;
+mod http;
+mod inbox;
+mod info;
+mod metrics;
+mod node;
+mod ports;
+mod session;
+mod users;
+mod worker;
+
+pub use config::{Config, MemoryPlan, SETTINGS, Setting, Sync, distance};
+pub use node::{Node, OpenProgress, check};
+pub use ports::PortPolicy;
+
+/// What HELLO and INFO call this server's version, for clients that look at it: the Redis version
+/// whose behaviour the tests compare with.
+pub(crate) const REDIS_VERSION: &str = "7.0.15";
+
+/// Keyspaces that SELECT reaches by number.
+pub(crate) const DATABASES: u16 = 16;

@@ -1,0 +1,405 @@
+//! One node: opens its data, starts its threads, and stops them in order.
+//!
+//! Start: log, engine, replay, take-over, threads, listeners; only then is it ready. Stop: no more
+//! requests, everything staged made durable and applied, engine flushed, within a bound.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use holdfast_base::{Error, ErrorKind, Lsn, ShardId, row::AppliedState};
+use holdfast_engine::{Engine, EngineOptions, RocksEngine};
+use holdfast_io::{Clock, Disk, DiskLock, OsRandom, Random, RealDisk, SeededRandom, SystemClock};
+use holdfast_log::{EmbeddedLog, EmbeddedOptions, Session, SyncPolicy};
+use holdfast_shard::{Limits, Shard, ShardParts, replay};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    Config, PortPolicy, Sync, background,
+    clients::Clients,
+    commit,
+    fetch::{self, FetchQueue},
+    http,
+    inbox::Inbox,
+    metrics::{NodeMetrics, WorkerMetrics},
+    ports,
+    users::Users,
+    worker::Worker,
+};
+
+/// Folder of the log below the data folder.
+const LOG_DIR: &str = "log";
+/// Folder of the engine below the data folder.
+const ENGINE_DIR: &str = "engine";
+/// File that keeps a second process out of the data folder.
+const LOCK_FILE: &str = "lock";
+/// The only shard of a single node.
+const SHARD: ShardId = ShardId(0);
+/// Forward jumps of the wall clock above this are refused.
+const CLOCK_JUMP_MS_MAX: u64 = 60_000;
+
+/// What opening a node tells while it takes long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenProgress {
+    /// Records are applied again after a crash: so far, and in all.
+    Replaying {
+        /// Records applied.
+        done: u64,
+        /// Records to apply.
+        total: u64,
+    },
+}
+
+/// A running node.
+pub struct Node {
+    pub(crate) config: Config,
+    pub(crate) shard: Shard,
+    pub(crate) log: EmbeddedLog,
+    pub(crate) engine: RocksEngine,
+    pub(crate) users: Users,
+    pub(crate) clients: Clients,
+    pub(crate) fetches: FetchQueue,
+    pub(crate) inboxes: Vec<Arc<Inbox>>,
+    pub(crate) workers: Vec<Arc<WorkerMetrics>>,
+    pub(crate) metrics: NodeMetrics,
+    /// For ops that choose members; not for secrets. A leaf in the lock order.
+    pub(crate) random: Mutex<SeededRandom>,
+    clock: SystemClock,
+    started: Instant,
+    addresses: Mutex<Option<(SocketAddr, SocketAddr)>>,
+    ready: AtomicBool,
+    stop_deadline: Mutex<Option<Instant>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Wakes the background thread at a stop.
+    nap: (Mutex<()>, Condvar),
+    /// Position at the start; what was replayed up to it is flushed first thing.
+    pub(crate) opened_at: Lsn,
+    flushed: AtomicU64,
+    flushed_log_bytes: AtomicU64,
+    _lock: DiskLock,
+}
+
+fn log_error(error: holdfast_log::LogError) -> Error {
+    Error::new(error.kind(), error.to_string())
+}
+
+fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |error| Error::new(ErrorKind::Unavailable, format!("{}: {error}", what.display()))
+}
+
+/// Log and engine of a data folder, opened and in agreement, and the state that they hold.
+struct Opened {
+    log: EmbeddedLog,
+    engine: RocksEngine,
+    applied: AppliedState,
+    seed: u64,
+    lock: DiskLock,
+}
+
+fn open_data(config: &Config, progress: &mut dyn FnMut(OpenProgress)) -> Result<Opened, Error> {
+    let disk: Arc<dyn Disk> =
+        Arc::new(RealDisk::new(&config.data).map_err(io_error(&config.data))?);
+    let lock = disk.lock(LOCK_FILE).map_err(io_error(&config.data))?;
+    make_durable(&config.data)?;
+    let fresh = !disk.exists(LOG_DIR).map_err(io_error(&config.data))?;
+    let engine_mode =
+        if fresh { holdfast_engine::OpenMode::Create } else { holdfast_engine::OpenMode::Existing };
+    let plan = config.memory_plan();
+    let options = EngineOptions {
+        block_cache_bytes: usize::try_from(plan.block_cache).unwrap_or(usize::MAX),
+        memtable_bytes_total: usize::try_from(plan.memtables).unwrap_or(usize::MAX),
+        background_bytes_per_second: config.engine_background_bytes_per_second.0,
+        ..EngineOptions::default()
+    };
+    let engine = RocksEngine::open(&config.data.join(ENGINE_DIR), engine_mode, &options)?;
+    let stored = holdfast_shard::stored_state(&engine, SHARD)?;
+    let mut random = OsRandom::new().map_err(io_error(Path::new("/dev/urandom")))?;
+    let log_mode =
+        if fresh { holdfast_log::OpenMode::Create } else { holdfast_log::OpenMode::Existing };
+    let options = EmbeddedOptions {
+        segment_bytes: config.log_segment_bytes.0,
+        sync: match config.log_sync {
+            Sync::Always => SyncPolicy::Always,
+            Sync::Never => SyncPolicy::Never,
+        },
+        engine_claims: stored.iter().map(|state| (SHARD, state.lsn)).collect(),
+        ..EmbeddedOptions::new(LOG_DIR, log_mode)
+    };
+    let log = EmbeddedLog::open(disk, options, &mut random).map_err(log_error)?;
+    let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
+    let replayed = replay(SHARD, &log, &engine, |at| {
+        progress(OpenProgress::Replaying {
+            done: at.applied.0 - first.0,
+            total: at.end.0 - first.0,
+        });
+    })?;
+    let applied = replayed.unwrap_or_else(|| {
+        let mut hash_seed = [0; 16];
+        random.fill(&mut hash_seed);
+        AppliedState { hash_seed, ..AppliedState::default() }
+    });
+    Ok(Opened { log, engine, applied, seed: random.next_u64(), lock })
+}
+
+/// The data folder's own name survives a power cut only if its parent was synced.
+fn make_durable(data: &Path) -> Result<(), Error> {
+    let absolute = data.canonicalize().map_err(io_error(data))?;
+    for folder in [Some(absolute.as_path()), absolute.parent()].into_iter().flatten() {
+        let folder_file = std::fs::File::open(folder).map_err(io_error(folder))?;
+        folder_file.sync_all().map_err(io_error(folder))?;
+    }
+    Ok(())
+}
+
+impl Node {
+    /// Opens the data folder, replays what the engine lacks, listens, and starts all threads.
+    pub fn start(
+        config: Config,
+        ports: PortPolicy,
+        mut progress: impl FnMut(OpenProgress),
+    ) -> Result<Arc<Node>, Error> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let data_threads = if config.threads_data == 0 { cores } else { config.threads_data };
+        let (redis, listeners) = ports::listen("redis", config.redis_addr, data_threads, ports)?;
+        let (http, http_listeners) = ports::listen("http", config.http_addr, 1, ports)?;
+        let opened = open_data(&config, &mut progress)?;
+        let node = Arc::new(Node::assemble(config, opened, data_threads)?);
+        node.advance_time();
+        *node.addresses.lock() = Some((redis, http));
+        let session = commit::open_session(&node)?;
+        node.start_threads(session, listeners, http_listeners)?;
+        node.ready.store(true, Ordering::Release);
+        Ok(node)
+    }
+
+    fn assemble(config: Config, opened: Opened, data_threads: usize) -> Result<Node, Error> {
+        let plan = config.memory_plan();
+        let applied_lsn = opened.applied.lsn;
+        let shard = Shard::new(ShardParts {
+            id: SHARD,
+            engine: Arc::new(opened.engine.clone()),
+            applied: opened.applied,
+            row_cache_bytes: plan.row_cache,
+            limits: Limits {
+                staged_bytes_max: usize::try_from(plan.staged / 2).unwrap_or(usize::MAX),
+                clock_jump_ms_max: CLOCK_JUMP_MS_MAX,
+            },
+        });
+        let inboxes: Result<Vec<_>, _> =
+            (0..data_threads).map(|_| Inbox::new().map(Arc::new)).collect();
+        let inboxes = inboxes
+            .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("eventfd: {errno}")))?;
+        Ok(Node {
+            users: Users::with_default_password(&config.redis_password),
+            config,
+            shard,
+            log: opened.log,
+            engine: opened.engine,
+            clients: Clients::default(),
+            fetches: FetchQueue::default(),
+            inboxes,
+            workers: (0..data_threads).map(|_| Arc::new(WorkerMetrics::default())).collect(),
+            metrics: NodeMetrics::default(),
+            random: Mutex::new(SeededRandom::new(opened.seed)),
+            clock: SystemClock,
+            started: Instant::now(),
+            addresses: Mutex::new(None),
+            ready: AtomicBool::new(false),
+            stop_deadline: Mutex::new(None),
+            threads: Mutex::new(Vec::new()),
+            nap: (Mutex::new(()), Condvar::new()),
+            opened_at: applied_lsn,
+            flushed: AtomicU64::new(0),
+            flushed_log_bytes: AtomicU64::new(0),
+            _lock: opened.lock,
+        })
+    }
+
+    fn start_threads(
+        self: &Arc<Node>,
+        session: Box<dyn Session>,
+        listeners: Vec<TcpListener>,
+        http_listeners: Vec<TcpListener>,
+    ) -> Result<(), Error> {
+        self.spawn("log", move |node| commit::run_committer(node, session))?;
+        self.spawn("apply", commit::run_applier)?;
+        self.spawn("background", background::run)?;
+        for at in 0..self.config.threads_fetch {
+            self.spawn(&format!("fetch-{at}"), fetch::run)?;
+        }
+        for (at, listener) in listeners.into_iter().enumerate() {
+            let worker = Worker::new(self.clone(), at, listener)
+                .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("epoll: {errno}")))?;
+            self.spawn(&format!("data-{at}"), move |_| worker.run())?;
+        }
+        for listener in http_listeners {
+            self.spawn("http", move |node| http::run(node, listener))?;
+        }
+        Ok(())
+    }
+
+    fn spawn(
+        self: &Arc<Node>,
+        name: &str,
+        run: impl FnOnce(&Arc<Node>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let node = self.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&node));
+        let thread = thread.map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("thread {name}: {error}"))
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Where the Redis protocol is spoken.
+    pub fn redis_addr(&self) -> SocketAddr {
+        self.addresses.lock().map_or(self.config.redis_addr, |(redis, _)| redis)
+    }
+
+    /// Where HTTP is spoken.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.addresses.lock().map_or(self.config.http_addr, |(_, http)| http)
+    }
+
+    /// Whether requests are served: writes too.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.shard.stats().failed
+    }
+
+    /// Moves shard time to the clocks and gives it in milliseconds.
+    pub(crate) fn advance_time(&self) -> u64 {
+        let monotonic_ms = self.clock.monotonic_ns() / 1_000_000;
+        let (now_ms, jumped) = self.shard.advance_time(self.clock.wall_ms(), monotonic_ms);
+        if jumped {
+            self.metrics.clock_jumps.fetch_add(1, Ordering::Relaxed);
+        }
+        now_ms
+    }
+
+    /// Microseconds since 1970 by the wall clock.
+    pub(crate) fn wall_us(&self) -> u64 {
+        self.clock.wall_ms() * 1_000 + self.clock.monotonic_ns() / 1_000 % 1_000
+    }
+
+    /// Seconds since the node was opened.
+    pub(crate) fn uptime_seconds(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// Bytes of log that a crash now would have to replay, roughly.
+    pub(crate) fn unflushed_log_bytes(&self, flushed: Lsn) -> u64 {
+        if flushed.0 != self.flushed.load(Ordering::Acquire) {
+            self.note_flushed(flushed);
+        }
+        self.shard.staged_bytes_total() - self.flushed_log_bytes.load(Ordering::Acquire)
+    }
+
+    /// The engine has flushed up to here.
+    pub(crate) fn note_flushed(&self, flushed: Lsn) {
+        if self.flushed.swap(flushed.0, Ordering::AcqRel) != flushed.0 {
+            let bytes = self.shard.staged_bytes_total();
+            self.flushed_log_bytes.store(bytes, Ordering::Release);
+        }
+    }
+
+    /// The last flushed position that was seen.
+    pub(crate) fn flushed_seen(&self) -> Lsn {
+        Lsn(self.flushed.load(Ordering::Acquire))
+    }
+
+    /// Lets the background thread sleep until a stop.
+    pub(crate) fn park_background(&self, duration: Duration) {
+        let mut guard = self.nap.0.lock();
+        if !self.shard.is_stopping() {
+            self.nap.1.wait_for(&mut guard, duration);
+        }
+    }
+
+    /// Whether a stop has come so far that nothing is left to apply.
+    pub(crate) fn is_drained_for_stop(&self) -> bool {
+        self.shard.is_stopping() && !self.shard.has_staged() && self.shard.is_drained()
+    }
+
+    /// Whether a stop has used up its time.
+    pub(crate) fn is_past_stop_deadline(&self) -> bool {
+        self.stop_deadline.lock().is_some_and(|deadline| Instant::now() > deadline)
+    }
+
+    /// Drains and flushes, then ends all threads. An error says what was left undone; nothing
+    /// acknowledged is lost either way, only replay is longer.
+    pub fn stop(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + Duration::from_secs(self.config.shutdown_seconds_max);
+        *self.stop_deadline.lock() = Some(deadline);
+        self.ready.store(false, Ordering::Release);
+        self.shard.stop();
+        self.fetches.stop();
+        drop(self.nap.0.lock());
+        self.nap.1.notify_all();
+        self.inboxes.iter().for_each(|inbox| inbox.ring());
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread had panicked");
+            }
+        }
+        if !self.shard.is_drained() {
+            let text = "stopped with records not yet applied: they are replayed at the next start";
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        self.engine.flush().map_err(Error::from)
+    }
+}
+
+/// Verifies every checksum of a stopped node's data, and that log and engine agree. Gives the
+/// report's lines; an error if something is wrong.
+pub fn check(data: &Path) -> Result<Vec<String>, Error> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data).map_err(io_error(data))?);
+    if !disk.exists(LOG_DIR).map_err(io_error(data))? {
+        let text = format!("{}: no data of a node here", data.display());
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
+    let _lock = disk.lock(LOCK_FILE).map_err(io_error(data))?;
+    let report = holdfast_log::embedded::verify(&*disk, LOG_DIR).map_err(log_error)?;
+    let mut lines = vec![format!(
+        "log: {} segments, {} groups, {} records",
+        report.segments, report.groups, report.records
+    )];
+    if let Some((file, offset)) = &report.torn {
+        lines.push(format!("log: the last write, {file} at {offset}, is torn and will be cut off"));
+    }
+    if let Some(problem) = report.problems.first() {
+        return Err(Error::new(ErrorKind::Corrupt, problem.to_string()));
+    }
+    let options = EngineOptions::default();
+    let engine =
+        RocksEngine::open(&data.join(ENGINE_DIR), holdfast_engine::OpenMode::Existing, &options)?;
+    let verified = engine.verify()?;
+    lines.push(format!("engine: {} files, {} bytes", verified.files, verified.bytes));
+    if let Some(damage) = verified.damage.first() {
+        return Err(Error::new(ErrorKind::Corrupt, format!("engine: {damage}")));
+    }
+    let state = holdfast_shard::stored_state(&engine, SHARD)?.unwrap_or_default();
+    let ends = report.shards.get(&SHARD);
+    let (first, next) = ends.map_or((Lsn(1), Lsn(1)), |shard| (shard.first, shard.next));
+    lines.push(format!(
+        "agreement: the engine has applied {}, the log holds {first} to {}",
+        state.lsn,
+        Lsn(next.0.saturating_sub(1))
+    ));
+    if state.lsn >= next || state.lsn.next() < first {
+        let text = format!(
+            "the engine has applied {}, but the log holds {first} to before {next}",
+            state.lsn
+        );
+        return Err(Error::new(ErrorKind::Corrupt, text));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,114 @@
+//! Listening: a port in use is told with its holder and the command that works instead.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use holdfast_base::{Error, ErrorKind};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// What to do when a port is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PortPolicy {
+    /// Refuse and say who holds it.
+    #[default]
+    AsConfigured,
+    /// Pick free ones.
+    Auto,
+}
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+fn bind(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// One listener for each data thread, all on one port: the kernel spreads connections.
+pub(crate) fn listen(
+    what: &str,
+    addr: SocketAddr,
+    count: usize,
+    policy: PortPolicy,
+) -> Result<(SocketAddr, Vec<TcpListener>), Error> {
+    // The first listener is alone, so that another program with SO_REUSEPORT is noticed.
+    let probe = bind(addr, false);
+    let addr = match (probe, policy) {
+        (Ok(listener), _) => listener.local_addr(),
+        (Err(error), PortPolicy::Auto) if error.kind() == io::ErrorKind::AddrInUse => {
+            bind(SocketAddr::new(addr.ip(), 0), false).and_then(|listener| listener.local_addr())
+        }
+        (Err(error), _) => Err(error),
+    }
+    .map_err(|error| explain(what, addr, &error))?;
+    let listeners: io::Result<Vec<_>> = (0..count).map(|_| bind(addr, true)).collect();
+    Ok((addr, listeners.map_err(|error| explain(what, addr, &error))?))
+}
+
+fn explain(what: &str, addr: SocketAddr, error: &io::Error) -> Error {
+    let text = if error.kind() == io::ErrorKind::AddrInUse {
+        let holder = holder(addr.port()).map_or(String::new(), |holder| format!(" by {holder}"));
+        format!(
+            "{addr} for {what} is in use{holder}: stop that, or run `holdfast serve --ports auto`"
+        )
+    } else {
+        format!("cannot listen on {addr} for {what}: {error}")
+    };
+    Error::new(ErrorKind::Unavailable, text)
+}
+
+/// The process that listens on this port, as far as /proc lets us see it.
+fn holder(port: u16) -> Option<String> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+        let table = std::fs::read_to_string(table).ok()?;
+        table.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let local = fields.get(1)?.rsplit(':').next()?;
+            // State 0A is LISTEN.
+            let listens = *fields.get(3)? == "0A" && u16::from_str_radix(local, 16) == Ok(port);
+            listens.then(|| fields.get(9).copied().unwrap_or_default().to_owned())
+        })
+    })?;
+    let socket = format!("socket:[{inode}]");
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        if process.file_name().to_string_lossy().parse::<u32>().is_err() {
+            continue;
+        }
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = descriptors.flatten().any(|descriptor| {
+            std::fs::read_link(descriptor.path())
+                .is_ok_and(|target| target.to_string_lossy() == socket)
+        });
+        if holds {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            let pid = process.file_name().to_string_lossy().into_owned();
+            return Some(format!("{} (process {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_names_its_holder_and_the_way_out() -> io::Result<()> {
+        let taken = TcpListener::bind("127.0.0.1:0")?;
+        let addr = taken.local_addr()?;
+        let error = listen("redis", addr, 1, PortPolicy::AsConfigured).expect_err("in use");
+        assert!(error.text().contains("--ports auto"), "{error}");
+        assert!(error.text().contains(&std::process::id().to_string()), "{error}");
+        let (free, listeners) = listen("redis", addr, 2, PortPolicy::Auto).expect("a free one");
+        assert_ne!(free.port(), addr.port());
+        assert_eq!(listeners.len(), 2);
+        Ok(())
+    }
+}

@@ -1,0 +1,512 @@
+//! A data thread: its own listener, event loop and connections; requests run where they arrive.
+//!
+//! One turn: wait, read every ready socket, run what arrived, wake the committer once, write what
+//! may leave. No hand-over on a hot read. A write's reply is held until its record is durable while
+//! the loop goes on; a row on the disk is fetched by another thread while the session waits.
+
+use std::{
+    net::TcpListener,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use holdfast_engine::Tier;
+use holdfast_protocol::resp::{Limits, Parse};
+use holdfast_shard::Pressure;
+use rustix::{
+    event::{Timespec, epoll},
+    fd::OwnedFd,
+    io::Errno,
+    net::{RecvFlags, recv},
+};
+
+use crate::{
+    connection::{Connection, Flushed},
+    fetch::Fetch,
+    inbox::{Inbox, Message},
+    metrics::{FAMILIES, Family, WorkerMetrics},
+    node::Node,
+    session::{Executed, Flow, Session, execute},
+};
+
+/// Bytes read from a socket at once; also what a pipelined batch in one turn is bounded by.
+const READ_BYTES: usize = 64 << 10;
+/// Events taken at once.
+const EVENTS: usize = 256;
+/// Connections accepted in one turn, so that a storm of them does not starve the others.
+const ACCEPTS: usize = 64;
+/// A connection that owes this much is not read until it has taken some.
+const OWED_BYTES_PAUSE: usize = 1 << 20;
+/// Tries with fetches in between before a command may read the disk on the data thread: rows were
+/// thrown out again before they could be used.
+const FETCHES_MAX: u32 = 8;
+/// How long the loop sleeps without events.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long it sleeps while too much is staged for the disk.
+const PAUSED: Duration = Duration::from_millis(2);
+/// Largest output buffer that a connection without output keeps for the next reply.
+const KEEP_OUTPUT_BYTES: usize = 64 << 10;
+
+const LISTENER: u64 = u64::MAX;
+const BELL: u64 = u64::MAX - 1;
+
+/// A place for a connection; its turn changes with each tenant, so old tokens find nobody.
+#[derive(Default)]
+struct Place {
+    turn: u32,
+    connection: Option<Box<Connection>>,
+}
+
+/// See the module's head.
+pub(crate) struct Worker {
+    node: Arc<Node>,
+    inbox: Arc<Inbox>,
+    metrics: Arc<WorkerMetrics>,
+    epoll: OwnedFd,
+    listener: TcpListener,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    limits: Limits,
+    scratch: Vec<u8>,
+    spare_outputs: Vec<Vec<u8>>,
+    dirty: Vec<u64>,
+    gated: Vec<u64>,
+    /// Connections that were not read because too much was staged.
+    paused: Vec<u64>,
+}
+
+fn token(place: u32, turn: u32) -> u64 {
+    u64::from(turn) << 32 | u64::from(place)
+}
+
+impl Worker {
+    pub(crate) fn new(node: Arc<Node>, at: usize, listener: TcpListener) -> Result<Worker, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let (inbox, metrics) = (node.inboxes[at].clone(), node.workers[at].clone());
+        let (readable, data) = (epoll::EventFlags::IN, epoll::EventData::new_u64);
+        epoll::add(&epoll, &listener, data(LISTENER), readable)?;
+        epoll::add(&epoll, inbox.bell(), data(BELL), readable)?;
+        Ok(Worker {
+            node,
+            inbox,
+            metrics,
+            epoll,
+            listener,
+            places: Vec::new(),
+            free: Vec::new(),
+            limits: Limits::default(),
+            scratch: vec![0; READ_BYTES],
+            spare_outputs: Vec::new(),
+            dirty: Vec::new(),
+            gated: Vec::new(),
+            paused: Vec::new(),
+        })
+    }
+
+    /// The loop. Ends at a stop, when replies that were held have left or the time is up.
+    pub(crate) fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        let mut messages = Vec::new();
+        loop {
+            self.wait(&mut events);
+            self.node.advance_time();
+            let now = Instant::now();
+            self.resume_paused(now);
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    LISTENER => self.accept(),
+                    BELL => self.inbox.take(&mut messages),
+                    token => self.on_event(token, event.flags, now),
+                }
+            }
+            for message in messages.drain(..) {
+                let Message::Fetched { token } = message;
+                self.on_fetched(token, now);
+            }
+            self.node.shard.submit();
+            self.release();
+            self.flush_dirty();
+            if self.node.shard.is_stopping() && self.may_end() {
+                return;
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        let mut timeout = if self.paused.is_empty() { IDLE } else { PAUSED };
+        if !self.gated.is_empty() {
+            self.inbox.await_durability();
+            // What became durable before the flag was set rang nobody: look once more.
+            self.release();
+            self.flush_dirty();
+        }
+        if self.node.shard.is_stopping() {
+            timeout = PAUSED;
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.as_nanos().min(999_999_999) as i64 };
+        events.clear();
+        let spare = rustix::buffer::spare_capacity(events);
+        match epoll::wait(&self.epoll, spare, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => tracing::error!(%error, "epoll"),
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        let owing = self.gated.iter().any(|token| self.find(*token).is_some());
+        !owing || self.node.is_past_stop_deadline()
+    }
+
+    fn find(&self, token: u64) -> Option<&Connection> {
+        let place = self.places.get(token as u32 as usize)?;
+        let current = place.turn == (token >> 32) as u32;
+        place.connection.as_deref().filter(|_| current)
+    }
+
+    /// Takes a connection out of its place for as long as it is worked on.
+    fn take(&mut self, token: u64) -> Option<Box<Connection>> {
+        let place = self.places.get_mut(token as u32 as usize)?;
+        if place.turn != (token >> 32) as u32 {
+            return None;
+        }
+        place.connection.take()
+    }
+
+    fn put_back(&mut self, token: u64, connection: Box<Connection>) {
+        if let Some(place) = self.places.get_mut(token as u32 as usize) {
+            place.connection = Some(connection);
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS {
+            let (socket, addr) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    return;
+                }
+            };
+            if self.node.clients.count() >= self.node.config.redis_clients_max {
+                self.metrics.refused.fetch_add(1, Ordering::Relaxed);
+                let _ = rustix::net::send(
+                    &socket,
+                    b"-ERR max number of clients reached\r\n",
+                    rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT,
+                );
+                continue;
+            }
+            if socket.set_nonblocking(true).is_err() || socket.set_nodelay(true).is_err() {
+                continue;
+            }
+            let client = self.node.clients.connect(addr, self.node.uptime_seconds());
+            let session = Session::new(client, !self.node.users.asks_for_password());
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.places.push(Place::default());
+                self.places.len() as u32 - 1
+            });
+            let turn = self.places[place as usize].turn;
+            let data = epoll::EventData::new_u64(token(place, turn));
+            if epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN).is_err() {
+                self.node.clients.disconnect(session.client.id);
+                self.free.push(place);
+                continue;
+            }
+            self.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+            self.metrics.open.fetch_add(1, Ordering::Relaxed);
+            let connection = Box::new(Connection::new(socket, session));
+            self.places[place as usize].connection = Some(connection);
+        }
+    }
+
+    fn close(&mut self, token: u64, mut connection: Box<Connection>) {
+        let _ = epoll::delete(&self.epoll, &connection.socket);
+        connection.session.end(&self.node);
+        self.node.clients.disconnect(connection.session.client.id);
+        self.metrics.open.fetch_sub(1, Ordering::Relaxed);
+        let place = token as u32;
+        if let Some(entry) = self.places.get_mut(place as usize) {
+            entry.turn = entry.turn.wrapping_add(1) & 0x7fff_ffff;
+            self.free.push(place);
+        }
+    }
+
+    fn on_event(&mut self, token: u64, flags: epoll::EventFlags, now: Instant) {
+        let Some(mut connection) = self.take(token) else { return };
+        if flags.contains(epoll::EventFlags::OUT) {
+            self.mark_dirty(token, &mut connection);
+        }
+        let gone = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
+        if flags.intersects(epoll::EventFlags::IN | gone) {
+            if connection.reading && !self.receive(token, &mut connection, now) {
+                return self.close(token, connection);
+            }
+            if !connection.reading && flags.intersects(gone) {
+                return self.close(token, connection);
+            }
+        }
+        self.put_back(token, connection);
+    }
+
+    /// Reads what is there and runs it. False: the connection is over.
+    fn receive(&mut self, token: u64, connection: &mut Connection, now: Instant) -> bool {
+        if self.node.shard.pressure() == Pressure::StopReading {
+            self.metrics.paused.fetch_add(1, Ordering::Relaxed);
+            self.paused.push(token);
+            self.set_reading(token, connection, false);
+            return true;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let received = recv(&connection.socket, scratch.as_mut_slice(), RecvFlags::empty());
+        let alive = match received {
+            Ok((_, 0)) => false,
+            Ok((_, len)) => {
+                if connection.fetching && connection.input.len() >= READ_BYTES {
+                    self.set_reading(token, connection, false);
+                }
+                self.metrics.bytes_in.fetch_add(len as u64, Ordering::Relaxed);
+                let bytes = scratch.get(..len).unwrap_or_default();
+                if connection.input.is_empty() {
+                    let used = self.run_requests(token, connection, bytes, now);
+                    connection.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                } else {
+                    connection.input.extend_from_slice(bytes);
+                    self.run_input(token, connection, now);
+                }
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => true,
+            Err(_) => false,
+        };
+        self.scratch = scratch;
+        alive
+    }
+
+    /// Runs what lies in the connection's own input buffer.
+    fn run_input(&mut self, token: u64, connection: &mut Connection, now: Instant) {
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.run_requests(token, connection, &input, now);
+        if used == input.len() {
+            // An idle connection holds no buffer.
+            input = Vec::new();
+        } else {
+            input.drain(..used);
+        }
+        connection.input = input;
+    }
+
+    /// Runs the whole requests at the front of `bytes`; gives how many bytes they were.
+    fn run_requests(
+        &mut self,
+        token: u64,
+        connection: &mut Connection,
+        bytes: &[u8],
+        now: Instant,
+    ) -> usize {
+        let mut used = 0;
+        if connection.output.capacity() == 0 {
+            connection.output = self.spare_outputs.pop().unwrap_or_default();
+        }
+        let mut answered = [0u64; FAMILIES.len()];
+        while !connection.closing && !connection.fetching && connection.owed() < OWED_BYTES_PAUSE {
+            let limits = if connection.session.authenticated {
+                &self.limits
+            } else {
+                &Limits::UNAUTHENTICATED
+            };
+            let rest = bytes.get(used..).unwrap_or_default();
+            match connection.parser.parse(rest, limits) {
+                Ok(Parse::Complete { consumed }) => {
+                    match self.run_one(token, connection, rest, now) {
+                        Some(family) => answered[family as usize] += 1,
+                        None if connection.fetching => break,
+                        None => {}
+                    }
+                    used += consumed;
+                }
+                Ok(Parse::Empty { consumed }) => used += consumed,
+                Ok(Parse::Incomplete { .. }) => break,
+                Err(error) => {
+                    self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
+                    let text = format!("-ERR {error}\r\n");
+                    connection.output.extend_from_slice(text.as_bytes());
+                    connection.closing = true;
+                }
+            }
+        }
+        if connection.closing {
+            used = bytes.len();
+        }
+        let elapsed_us = now.elapsed().as_micros() as u64;
+        for (latency, count) in self.metrics.latency.iter().zip(answered) {
+            if count > 0 {
+                latency.add(elapsed_us, count);
+            }
+        }
+        self.mark_dirty(token, connection);
+        used
+    }
+
+    /// Runs one request. `None`: its reply is held, or it has to be run again after a fetch.
+    fn run_one(
+        &mut self,
+        token: u64,
+        connection: &mut Connection,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Option<Family> {
+        let start = connection.output.len();
+        let args = connection.parser.args(bytes);
+        let tier = if connection.fetches < FETCHES_MAX { Tier::Cached } else { Tier::Any };
+        let Executed { family, gate, flow } =
+            execute(&self.node, &mut connection.session, args, &mut connection.output, tier);
+        match flow {
+            Flow::Continue => {}
+            Flow::Close => connection.closing = true,
+            Flow::Fetch(commands) => {
+                self.metrics.fetched.fetch_add(1, Ordering::Relaxed);
+                connection.fetching = true;
+                connection.fetches += 1;
+                let (inbox, keyspace) = (self.inbox.clone(), connection.session.keyspace);
+                self.node.fetches.push(Fetch { inbox, token, keyspace, commands });
+                return None;
+            }
+        }
+        connection.fetches = 0;
+        if connection.output.get(start) == Some(&b'-') {
+            self.metrics.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(gate) = gate else { return Some(family) };
+        connection.hold(gate, start, family, now);
+        if !connection.is_gated {
+            connection.is_gated = true;
+            self.gated.push(token);
+        }
+        None
+    }
+
+    fn on_fetched(&mut self, token: u64, now: Instant) {
+        let Some(mut connection) = self.take(token) else { return };
+        connection.fetching = false;
+        if !connection.reading && connection.owed() < OWED_BYTES_PAUSE {
+            self.set_reading(token, &mut connection, true);
+        }
+        self.run_input(token, &mut connection, now);
+        self.put_back(token, connection);
+    }
+
+    fn resume_paused(&mut self, now: Instant) {
+        if self.paused.is_empty() || self.node.shard.pressure() == Pressure::StopReading {
+            return;
+        }
+        for token in std::mem::take(&mut self.paused) {
+            let Some(mut connection) = self.take(token) else { continue };
+            self.set_reading(token, &mut connection, true);
+            self.run_input(token, &mut connection, now);
+            self.put_back(token, connection);
+        }
+    }
+
+    fn mark_dirty(&mut self, token: u64, connection: &mut Connection) {
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(token);
+        }
+    }
+
+    /// Lets go the replies that have become durable, or fails them if the log has failed.
+    fn release(&mut self) {
+        if self.gated.is_empty() {
+            return;
+        }
+        for token in std::mem::take(&mut self.gated) {
+            let Some(mut connection) = self.take(token) else { continue };
+            let (node, metrics) = (self.node.clone(), self.metrics.clone());
+            let lost = connection.release(
+                |gate| node.shard.gate_state(gate),
+                |family, since| {
+                    let latency = &metrics.latency[family as usize];
+                    latency.add(since.elapsed().as_micros() as u64, 1);
+                },
+            );
+            if lost {
+                connection.fail_held(
+                    "UNKNOWN the log failed: this write may or may not have happened, read \
+                     before you repeat it",
+                );
+            }
+            connection.is_gated = connection.holds_replies();
+            if connection.is_gated {
+                self.gated.push(token);
+            }
+            self.mark_dirty(token, &mut connection);
+            self.put_back(token, connection);
+        }
+    }
+
+    fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for token in dirty.drain(..) {
+            let Some(mut connection) = self.take(token) else { continue };
+            connection.is_dirty = false;
+            if self.flush(token, &mut connection) {
+                self.put_back(token, connection);
+            } else {
+                self.close(token, connection);
+            }
+        }
+        // Connections that went on reading may be dirty again; they keep their place.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    /// Writes what may leave. False: the connection is over.
+    fn flush(&mut self, token: u64, connection: &mut Connection) -> bool {
+        let mut bytes_out = 0;
+        let flushed = connection.flush(&mut bytes_out);
+        self.metrics.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        let blocked = match flushed {
+            Flushed::Closed => return false,
+            Flushed::Blocked => true,
+            Flushed::Done => false,
+        };
+        if connection.owed() as u64 > self.node.config.redis_output_bytes_max.0 {
+            self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(client = connection.session.client.id, "took too few of its replies");
+            return false;
+        }
+        if connection.closing && connection.owed() == 0 {
+            return false;
+        }
+        if connection.output.is_empty() && connection.output.capacity() > 0 {
+            let output = std::mem::take(&mut connection.output);
+            if output.capacity() <= KEEP_OUTPUT_BYTES && self.spare_outputs.len() < EVENTS {
+                self.spare_outputs.push(output);
+            }
+        }
+        let owes_much = connection.owed() >= OWED_BYTES_PAUSE;
+        let resumes = !owes_much && !connection.reading && !self.paused.contains(&token);
+        if blocked != connection.wants_write || owes_much == connection.reading || resumes {
+            connection.wants_write = blocked;
+            let reading = !owes_much && !self.paused.contains(&token);
+            self.set_reading(token, connection, reading);
+            if resumes && !connection.input.is_empty() {
+                self.run_input(token, connection, Instant::now());
+            }
+        }
+        true
+    }
+
+    fn set_reading(&mut self, token: u64, connection: &mut Connection, reading: bool) {
+        connection.reading = reading;
+        let mut flags = epoll::EventFlags::empty();
+        flags.set(epoll::EventFlags::IN, reading);
+        flags.set(epoll::EventFlags::OUT, connection.wants_write);
+        let data = epoll::EventData::new_u64(token);
+        if let Err(error) = epoll::modify(&self.epoll, &connection.socket, data, flags) {
+            tracing::warn!(%error, "epoll");
+            connection.closing = true;
+        }
+    }
+}

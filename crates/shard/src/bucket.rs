@@ -1,0 +1,119 @@
+//! Buckets: for each of 65,536 key positions, how many staged records touch it and a version.
+//!
+//! Guarantees: a reader that finds a count of zero may skip the overlay; a reader that finds the
+//! same state before and after saw no write in between; a cache fill that was read under an older
+//! version is refused. Collisions cost time, never correctness.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// Count of buckets; a power of two. 512 KiB of counters in all.
+const BUCKETS: usize = 1 << 16;
+/// Count of locks that order cache fills against cache updates.
+const STRIPES: usize = 256;
+
+/// One staged record more, and a new version.
+const STAGED: u64 = (1 << 32) | 1;
+
+/// What a bucket looked like: version in the upper half, staged records in the lower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BucketState(u64);
+
+impl BucketState {
+    /// Whether no staged record touches the bucket.
+    #[inline]
+    pub fn is_quiet(self) -> bool {
+        self.0 as u32 == 0
+    }
+}
+
+/// All buckets of a shard.
+#[derive(Debug)]
+pub struct Buckets {
+    states: Box<[AtomicU64]>,
+    /// Held for a few instructions: between the check of a version and the cache insert that
+    /// depends on it, or between a version's change and the cache update. Last in the lock order.
+    stripes: Box<[Mutex<()>]>,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Buckets {
+            states: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+        }
+    }
+}
+
+impl Buckets {
+    /// The bucket of a key hash.
+    #[inline]
+    pub fn of(hash: u64) -> u16 {
+        hash as u16
+    }
+
+    /// The state now.
+    #[inline]
+    pub fn state(&self, bucket: u16) -> BucketState {
+        BucketState(self.word(bucket).load(Ordering::Acquire))
+    }
+
+    /// A record that touches the bucket was staged. Called under the shard lock.
+    pub(crate) fn staged(&self, bucket: u16) {
+        self.word(bucket).fetch_add(STAGED, Ordering::AcqRel);
+    }
+
+    /// A record that touches the bucket is in the engine and out of the overlay.
+    pub(crate) fn applied(&self, bucket: u16) {
+        // Count down and version up in one step, so that nobody sees one without the other.
+        self.word(bucket).fetch_add(STAGED - 2, Ordering::AcqRel);
+    }
+
+    /// Forgets all counts and changes all versions: the overlay was dropped.
+    pub(crate) fn reset(&self) {
+        for word in &self.states {
+            let version = word.load(Ordering::Acquire) >> 32;
+            word.store((version + 1) << 32, Ordering::Release);
+        }
+    }
+
+    /// Orders cache fills and updates of a bucket.
+    pub(crate) fn lock(&self, bucket: u16) -> MutexGuard<'_, ()> {
+        self.stripes[usize::from(bucket) % STRIPES].lock()
+    }
+
+    #[inline]
+    fn word(&self, bucket: u16) -> &AtomicU64 {
+        // A u16 cannot pass 65,536 buckets.
+        &self.states[usize::from(bucket)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_leaves_the_count_as_it_was_and_the_version_changed() {
+        let buckets = Buckets::default();
+        let before = buckets.state(7);
+        buckets.staged(7);
+        assert!(!buckets.state(7).is_quiet());
+        assert!(buckets.state(8).is_quiet());
+        buckets.applied(7);
+        assert!(buckets.state(7).is_quiet());
+        assert_ne!(buckets.state(7), before);
+    }
+
+    #[test]
+    fn a_reset_silences_every_bucket_under_a_new_version() {
+        let buckets = Buckets::default();
+        let before = buckets.state(9);
+        buckets.staged(9);
+        buckets.staged(9);
+        buckets.reset();
+        assert!(buckets.state(9).is_quiet());
+        assert_ne!(buckets.state(9), before);
+    }
+}

@@ -1,0 +1,619 @@
+//! One shard in service: the state machine under its lock, with the engine and caches around it.
+//!
+//! Order of every write, close together in this file: staged (`write`), durable (`commit_step`),
+//! visible in the engine (`apply_step`); its reply leaves when [`Shard::durable`] reaches its gate.
+//! Reads take no lock unless a staged record touches their keys. Lock order: shard, then stripe.
+//! Threads call the steps; the simulator calls the same ones in an order of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use holdfast_base::{
+    Error, ErrorKind, Generation, KeyHasher, KeyspaceId, Lsn, ShardId, SharedBytes, key,
+    row::AppliedState,
+};
+use holdfast_engine::{Batch, Engine, Tier};
+use holdfast_log::{Completion, Outcome, Position, Session};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    Buckets, KeyRef, Limits, OpError, RowCache, Txn,
+    core::{Core, KeyspaceQuota},
+    overlay::Overlay,
+    txn::Generations,
+    view::{Pin, Source, View, Witness},
+};
+
+/// What a shard is made of.
+pub struct ShardParts {
+    /// Which shard.
+    pub id: ShardId,
+    /// Its engine; rows of all shards of a node may share one.
+    pub engine: Arc<dyn Engine>,
+    /// State that the engine holds after replay.
+    pub applied: AppliedState,
+    /// Bytes of the row cache.
+    pub row_cache_bytes: u64,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// A reply may leave once this position is durable; see [`Shard::gate_state`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gate {
+    /// Whose position.
+    pub shard: ShardId,
+    /// The position.
+    pub lsn: Lsn,
+    /// How often the log had failed before: after a failure the positions that were lost are given
+    /// out again, to other records.
+    term: u64,
+}
+
+/// What has become of the record that a reply waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GateState {
+    /// Not known yet.
+    Waiting,
+    /// Durable: the reply may leave.
+    Durable,
+    /// The log failed first: whether it is durable is not known, and the reply must never leave.
+    Lost,
+}
+
+/// An op's result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done<R> {
+    /// What it answers.
+    pub value: R,
+    /// What its reply has to wait for, unless that is durable already.
+    pub gate: Option<Gate>,
+}
+
+/// How much room is left between staging and applying.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pressure {
+    /// Enough.
+    None,
+    /// Stop reading sockets until it is `None` again.
+    StopReading,
+}
+
+/// What a commit step did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommitStep {
+    /// Nothing was staged.
+    Idle,
+    /// Records up to this position are durable.
+    Durable(Lsn),
+    /// The log failed: writes stop until the shard is opened again.
+    Failed(Error),
+}
+
+/// A key whose change an EXEC wants to know.
+#[derive(Debug)]
+pub struct WatchedKey {
+    row: SharedBytes,
+    seen: Lsn,
+    /// Deadline that had not passed when the key was first watched.
+    deadline_ms: Option<u64>,
+}
+
+/// Figures of a shard, for metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShardStats {
+    /// Last staged position.
+    pub staged_lsn: Lsn,
+    /// Last durable position.
+    pub durable_lsn: Lsn,
+    /// Last applied position.
+    pub applied_lsn: Lsn,
+    /// Bytes of records between staging and applying.
+    pub staged_bytes: u64,
+    /// Rows in the overlay.
+    pub overlay_rows: u64,
+    /// Bytes in the row cache.
+    pub row_cache_bytes: u64,
+    /// Rows in the row cache.
+    pub row_cache_rows: u64,
+    /// Whether writes are refused because the log or engine failed.
+    pub failed: bool,
+}
+
+/// See the module's head.
+pub struct Shard {
+    id: ShardId,
+    engine: Arc<dyn Engine>,
+    cache: RowCache,
+    buckets: Buckets,
+    generations: Generations,
+    hasher: KeyHasher,
+    /// The shard lock: guards the state machine. Never held over I/O that may block, except where
+    /// a caller asks for [`Tier::Any`] after a miss.
+    core: Mutex<Core>,
+    /// Signalled when records are staged, committed or applied, and at stop.
+    work: Condvar,
+    committer_waits: AtomicBool,
+    durable: AtomicU64,
+    /// How often the log has failed.
+    term: AtomicU64,
+    /// The last durable position of each ended term. A leaf in the lock order.
+    term_ends: Mutex<Vec<Lsn>>,
+    time_ms: AtomicU64,
+    /// Bytes between staging and applying, for readers without the lock.
+    staged_bytes: AtomicUsize,
+    staged_bytes_max: usize,
+    stopping: AtomicBool,
+}
+
+impl Shard {
+    /// A shard that has applied its whole log; [`Self::take_over`] opens it for writes.
+    pub fn new(parts: ShardParts) -> Shard {
+        let generations = Generations::default();
+        for (keyspace, usage) in &parts.applied.keyspaces {
+            generations.set(*keyspace, usage.generation, Lsn::ZERO);
+        }
+        Shard {
+            id: parts.id,
+            engine: parts.engine,
+            cache: RowCache::new(parts.row_cache_bytes),
+            buckets: Buckets::default(),
+            generations,
+            hasher: KeyHasher::new(parts.applied.hash_seed),
+            durable: AtomicU64::new(parts.applied.lsn.0),
+            time_ms: AtomicU64::new(parts.applied.time.ms()),
+            core: Mutex::new(Core::new(parts.id, parts.applied, parts.limits)),
+            term: AtomicU64::new(0),
+            term_ends: Mutex::new(Vec::new()),
+            staged_bytes: AtomicUsize::new(0),
+            work: Condvar::new(),
+            committer_waits: AtomicBool::new(false),
+            staged_bytes_max: parts.limits.staged_bytes_max,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// A key of this shard.
+    pub fn key<'k>(&self, keyspace: KeyspaceId, user_key: &'k [u8]) -> KeyRef<'k> {
+        KeyRef::new(&self.generations, &self.hasher, keyspace, user_key)
+    }
+
+    /// Moves shard time to the clocks' readings and gives it, in milliseconds since 1970, with
+    /// whether the wall clock had jumped too far ahead.
+    pub fn advance_time(&self, wall_ms: u64, monotonic_ms: u64) -> (u64, bool) {
+        let mut core = self.core.lock();
+        let jumped = core.advance_time(wall_ms, monotonic_ms);
+        self.time_ms.store(core.now_ms(), Ordering::Release);
+        (core.now_ms(), jumped)
+    }
+
+    /// Shard time in milliseconds, as of the last [`Self::advance_time`].
+    pub fn now_ms(&self) -> u64 {
+        self.time_ms.load(Ordering::Acquire)
+    }
+
+    // ---- reads -------------------------------------------------------------------------------
+
+    /// Runs a read of these keys: without the lock if nothing staged touches them, else on a
+    /// pinned view. `tier` says whether the disk may be touched; if not, a row that is not in
+    /// memory gives [`OpError::Miss`] or [`OpError::ColdRange`].
+    pub fn read<R>(
+        &self,
+        keys: &[KeyRef<'_>],
+        tier: Tier,
+        mut op: impl FnMut(&mut Txn<'_>) -> Result<R, OpError>,
+    ) -> Result<Done<R>, OpError> {
+        let term = self.term();
+        if let Some(witness) = Witness::of(&self.buckets, keys.iter().map(KeyRef::bucket)) {
+            let mut txn = self.txn(View { overlay: None, source: self.live(), tier }, None);
+            let result = op(&mut txn);
+            let observed = txn.observed;
+            if witness.unchanged(&self.buckets) {
+                return Ok(Done { value: result?, gate: self.gate(term, observed) });
+            }
+        }
+        let pin = self.pin(keys)?;
+        let mut txn = self.txn(pin.view(tier), None);
+        let value = op(&mut txn)?;
+        let observed = txn.observed;
+        Ok(Done { value, gate: self.gate(term, observed) })
+    }
+
+    /// Runs a read over a whole keyspace from a head position on: staged heads are seen up to a
+    /// bound, and the position behind which they were not is told to the op.
+    pub fn read_heads<R>(
+        &self,
+        from: &[u8],
+        tier: Tier,
+        mut op: impl FnMut(&mut Txn<'_>, Option<&[u8]>) -> Result<R, OpError>,
+    ) -> Result<Done<R>, OpError> {
+        /// Staged heads that one step copies under the lock: some 100 microseconds.
+        const STAGED_HEADS_MAX: usize = 2048;
+        let term = self.term();
+        let end = [key::Family::Head as u8 + 1];
+        let (pin, seen_until) = {
+            let core = self.core.lock();
+            let mut overlay = Overlay::default();
+            let mut seen_until = None;
+            for (row, staged) in core.overlay.range(from, &end) {
+                if overlay.len() == STAGED_HEADS_MAX {
+                    seen_until = Some(row.clone());
+                    break;
+                }
+                overlay.insert(row.clone(), staged.clone());
+            }
+            (Pin { overlay, snapshot: self.engine.snapshot()? }, seen_until)
+        };
+        let mut txn = self.txn(pin.view(tier), None);
+        let value = op(&mut txn, seen_until.as_deref())?;
+        let observed = txn.observed;
+        Ok(Done { value, gate: self.gate(term, observed) })
+    }
+
+    /// Usage of a keyspace, staged records included.
+    pub fn usage(&self, keyspace: KeyspaceId) -> Done<(u64, u64)> {
+        let term = self.term();
+        let core = self.core.lock();
+        let usage = core.usage(keyspace);
+        let value = (usage.keys.max(0) as u64, usage.bytes.max(0) as u64);
+        Done { value, gate: self.gate(term, core.positions().0) }
+    }
+
+    fn pin(&self, keys: &[KeyRef<'_>]) -> Result<Pin, OpError> {
+        let core = self.core.lock();
+        let mut overlay = Overlay::default();
+        for key_ref in keys {
+            let Some(staged) = core.overlay.get(&key_ref.row) else { continue };
+            overlay.insert(key_ref.row.as_slice().into(), staged.clone());
+            // Whoever stages a member stages its head too, so a key whose head is not in the
+            // overlay has nothing else there.
+            let head = staged.value.as_deref().and_then(holdfast_base::Head::decode);
+            if let Some(id) = head.and_then(|head| head.collection()) {
+                let mut from = Vec::new();
+                key::collection(&mut from, key_ref.slot, id);
+                let to = key::after_prefix(&from).unwrap_or_default();
+                for (row, staged) in core.overlay.range(&from, &to) {
+                    overlay.insert(row.clone(), staged.clone());
+                }
+            }
+        }
+        Ok(Pin { overlay, snapshot: self.engine.snapshot()? })
+    }
+
+    fn live(&self) -> Source<'_> {
+        Source::Live { engine: &*self.engine, cache: &self.cache, buckets: &self.buckets }
+    }
+
+    fn txn<'a>(&'a self, view: View<'a>, staged: Option<(&'a AppliedState, Lsn)>) -> Txn<'a> {
+        let names = (self.id, &self.hasher, &self.generations);
+        Txn::new(view, names, self.now_ms(), staged)
+    }
+
+    /// How often the log has failed. Read before a view is taken, never after: see [`Gate`].
+    fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    fn gate(&self, term: u64, observed: Lsn) -> Option<Gate> {
+        let gate = Gate { shard: self.id, lsn: observed, term };
+        (self.gate_state(gate) != GateState::Durable).then_some(gate)
+    }
+
+    /// Whether a reply may leave.
+    pub fn gate_state(&self, gate: Gate) -> GateState {
+        // The position is read before the term: if the term is still the gate's, so was the
+        // position's.
+        let durable = self.durable();
+        if self.term() == gate.term {
+            return if gate.lsn <= durable { GateState::Durable } else { GateState::Waiting };
+        }
+        let ends = self.term_ends.lock();
+        let end = ends.get(gate.term as usize).copied().unwrap_or_default();
+        if gate.lsn <= end { GateState::Durable } else { GateState::Lost }
+    }
+
+    /// Brings rows into memory that a `Miss` named. May block on the disk.
+    pub fn warm(&self, rows: &[SharedBytes]) -> Result<(), Error> {
+        for row in rows {
+            self.engine.get(row, Tier::Any)?;
+        }
+        Ok(())
+    }
+
+    // ---- writes ------------------------------------------------------------------------------
+
+    /// Runs a write under the shard lock and stages its effects as one record.
+    pub fn write<R>(
+        &self,
+        tier: Tier,
+        op: impl FnOnce(&mut Txn<'_>) -> Result<R, OpError>,
+    ) -> Result<Done<R>, OpError> {
+        self.write_unless_changed(&[], tier, op).map(|done| Done {
+            value: done.value.expect("nothing is watched, so nothing watched can change"),
+            gate: done.gate,
+        })
+    }
+
+    /// As [`Self::write`], but does nothing and gives `None` if a watched key has changed.
+    pub fn write_unless_changed<R>(
+        &self,
+        watched: &[WatchedKey],
+        tier: Tier,
+        op: impl FnOnce(&mut Txn<'_>) -> Result<R, OpError>,
+    ) -> Result<Done<Option<R>>, OpError> {
+        let mut core = self.core.lock();
+        let term = self.term();
+        let now_ms = core.now_ms();
+        let changed = watched.iter().any(|key| {
+            core.watch_changed(&key.row, key.seen)
+                || key.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+        });
+        if changed {
+            return Ok(Done { value: None, gate: None });
+        }
+        let staged = Some((&core.staged, core.positions().0));
+        let view = View { overlay: Some(&core.overlay), source: self.live(), tier };
+        let mut txn = self.txn(view, staged);
+        let value = op(&mut txn)?;
+        let (pending, observed, next) = (txn.pending, txn.observed, txn.next_collection);
+        let lsn = core.stage(pending, next, &self.generations, &self.buckets)?;
+        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        drop(core);
+        let seen = lsn.unwrap_or_default().max(observed);
+        Ok(Done { value: Some(value), gate: self.gate(term, seen) })
+    }
+
+    /// Watches a key from now on.
+    pub fn watch(&self, key: &KeyRef<'_>, tier: Tier) -> Result<WatchedKey, OpError> {
+        let row = SharedBytes::from(key.row.as_slice());
+        let seen = self.core.lock().watch(row.clone());
+        let mut watched = WatchedKey { row, seen, deadline_ms: None };
+        // Read after the watch began: a change in between is then seen as a change.
+        let head = self.read(std::slice::from_ref(key), tier, |txn| txn.head(key));
+        match head {
+            Ok(done) => {
+                watched.deadline_ms = done.value.and_then(|stored| stored.head().deadline_ms);
+                Ok(watched)
+            }
+            Err(error) => {
+                self.unwatch(&[watched]);
+                Err(error)
+            }
+        }
+    }
+
+    /// Watches no longer.
+    pub fn unwatch(&self, watched: &[WatchedKey]) {
+        let mut core = self.core.lock();
+        for key in watched {
+            core.unwatch(&key.row);
+        }
+    }
+
+    /// Says what a keyspace may hold.
+    pub fn set_quota(&self, keyspace: KeyspaceId, quota: KeyspaceQuota) {
+        self.core.lock().quotas.insert(keyspace, quota);
+    }
+
+    /// Whether there is room for more staged records.
+    pub fn pressure(&self) -> Pressure {
+        if self.staged_bytes.load(Ordering::Acquire) > self.staged_bytes_max {
+            Pressure::StopReading
+        } else {
+            Pressure::None
+        }
+    }
+
+    // ---- the commit path ---------------------------------------------------------------------
+
+    /// Becomes the owner at a freshly opened session's position; stages the take-over record.
+    pub fn take_over(&self, position: &Position, owner: &[u8]) -> Result<(), Error> {
+        let mut core = self.core.lock();
+        core.take_over(position, owner, &self.generations, &self.buckets)?;
+        self.cache.clear();
+        self.work.notify_all();
+        Ok(())
+    }
+
+    /// Wakes the committer if it sleeps; called once a turn, after the turn's writes were staged.
+    pub fn submit(&self) {
+        if self.committer_waits.load(Ordering::Acquire) {
+            // The lock orders this wake-up after the committer's last look at the batch.
+            drop(self.core.lock());
+            self.work.notify_all();
+        }
+    }
+
+    /// Waits until something is staged or the shard stops; false after `timeout`.
+    pub fn wait_staged(&self, timeout: std::time::Duration) -> bool {
+        let mut core = self.core.lock();
+        if !core.has_batch() && !self.is_stopping() {
+            self.committer_waits.store(true, Ordering::Release);
+            self.work.wait_for(&mut core, timeout);
+            self.committer_waits.store(false, Ordering::Release);
+        }
+        core.has_batch()
+    }
+
+    /// Makes what is staged durable: one group, one sync.
+    pub fn commit_step(&self, session: &mut dyn Session) -> CommitStep {
+        let Some(batch) = self.take_batch() else { return CommitStep::Idle };
+        let resolved = match session.submit(vec![batch]) {
+            Ok(()) => session.complete(),
+            Err(refused) => return self.failed(Error::new(refused.kind(), refused.to_string())),
+        };
+        self.resolve(resolved)
+    }
+
+    /// What is staged, as one batch for the log; [`Self::resolve`] follows in the same order.
+    pub fn take_batch(&self) -> Option<holdfast_base::record::Batch> {
+        self.core.lock().take_batch()
+    }
+
+    /// Takes in how the log resolved the oldest batch.
+    pub fn resolve(&self, completion: Option<Completion>) -> CommitStep {
+        match completion.map(|completion| completion.outcome) {
+            Some(Outcome::Durable) => CommitStep::Durable(self.on_durable()),
+            Some(Outcome::Fenced(epoch)) => {
+                let text = format!("another owner has taken the shard over in epoch {epoch}");
+                self.failed(Error::new(ErrorKind::NotOwner, text))
+            }
+            Some(Outcome::Unknown(why)) => self.failed(Error::new(ErrorKind::UnknownOutcome, why)),
+            None => self.failed(Error::new(ErrorKind::Internal, "the log lost a submitted batch")),
+        }
+    }
+
+    /// The oldest batch taken is durable: replies may leave, records may be applied.
+    pub(crate) fn on_durable(&self) -> Lsn {
+        let durable = self.core.lock().on_durable();
+        self.durable.store(durable.0, Ordering::Release);
+        self.work.notify_all();
+        durable
+    }
+
+    fn failed(&self, error: Error) -> CommitStep {
+        let mut core = self.core.lock();
+        core.on_failed(error.clone(), &self.generations, &self.buckets);
+        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        self.term_ends.lock().push(self.durable());
+        self.term.fetch_add(1, Ordering::AcqRel);
+        drop(core);
+        self.cache.clear();
+        self.work.notify_all();
+        CommitStep::Failed(error)
+    }
+
+    /// The last durable position.
+    #[inline]
+    pub fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Waits until something durable waits to be applied or the shard stops; false after `timeout`.
+    pub fn wait_committed(&self, timeout: std::time::Duration) -> bool {
+        let mut core = self.core.lock();
+        if core.is_drained() && !self.is_stopping() {
+            self.work.wait_for(&mut core, timeout);
+        }
+        !core.is_drained()
+    }
+
+    /// Moves durable records into the engine, then the row cache, then out of the overlay. Gives
+    /// the number of records; after an error they stay where they are.
+    pub fn apply_step(&self, bytes_max: usize) -> Result<usize, Error> {
+        let Some((records, state)) = self.core.lock().take_committed(bytes_max) else {
+            return Ok(0);
+        };
+        let mut batch = Batch::new();
+        for (row, value, _) in records.iter().flat_map(|record| &record.rows) {
+            match value {
+                Some(value) => batch.put(row, value),
+                None => batch.delete(row),
+            }
+        }
+        let mut applied = Vec::new();
+        key::applied(&mut applied, self.id);
+        batch.put(&applied, &state.encode());
+        if let Err(error) = self.engine.write(&batch) {
+            self.core.lock().on_apply_failed(records);
+            return Err(error.into());
+        }
+        for (row, value, bucket) in records.iter().flat_map(|record| &record.rows) {
+            if let Some(bucket) = bucket {
+                let _ordered = self.buckets.lock(*bucket);
+                self.cache.update(row, value);
+            }
+        }
+        let mut core = self.core.lock();
+        core.on_applied(&records, state, &self.buckets);
+        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        if core.is_drained() {
+            self.work.notify_all();
+        }
+        Ok(records.len())
+    }
+
+    /// Whether every durable record is in the engine.
+    pub fn is_drained(&self) -> bool {
+        self.core.lock().is_drained()
+    }
+
+    /// The last position that a crash of this process and its machine would leave in the engine.
+    pub fn flushed(&self) -> Result<Lsn, Error> {
+        let mut row = Vec::new();
+        key::applied(&mut row, self.id);
+        match self.engine.get(&row, Tier::Persisted)? {
+            holdfast_engine::Lookup::Found(stored) => AppliedState::decode(&stored)
+                .map(|state| state.lsn)
+                .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the applied state does not decode")),
+            _ => Ok(Lsn::ZERO),
+        }
+    }
+
+    /// Whether something is staged and not yet taken by the committer.
+    pub fn has_staged(&self) -> bool {
+        self.core.lock().has_batch()
+    }
+
+    /// Bytes of records staged since the shard was opened.
+    pub fn staged_bytes_total(&self) -> u64 {
+        self.core.lock().staged_bytes_total()
+    }
+
+    /// Why writes are refused, if they are.
+    pub fn failure(&self) -> Option<Error> {
+        self.core.lock().failure().cloned()
+    }
+
+    /// Ends the waits of all threads.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        drop(self.core.lock());
+        self.work.notify_all();
+    }
+
+    /// Whether [`Self::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> ShardStats {
+        let core = self.core.lock();
+        let (staged_lsn, durable_lsn, applied_lsn) = core.positions();
+        ShardStats {
+            staged_lsn,
+            durable_lsn,
+            applied_lsn,
+            staged_bytes: core.staged_bytes() as u64,
+            overlay_rows: core.overlay.len() as u64,
+            row_cache_bytes: self.cache.bytes(),
+            row_cache_rows: self.cache.len() as u64,
+            failed: core.failure().is_some(),
+        }
+    }
+
+    /// The keyspace that a generation belongs to now, if any.
+    pub(crate) fn keyspace_of(&self, generation: Generation) -> Option<KeyspaceId> {
+        let first = u16::try_from(generation.0).map(KeyspaceId).ok();
+        let current = |id: &KeyspaceId| {
+            self.generations.get(*id).is_some_and(|(current, _)| current == generation)
+        };
+        first.filter(current).or_else(|| {
+            let core = self.core.lock();
+            core.staged.keyspaces.keys().copied().find(|id| current(id))
+        })
+    }
+}

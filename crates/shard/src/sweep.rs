@@ -1,0 +1,101 @@
+//! The sweeper: removes rows of dropped collections and flushed generations, in bounded steps.
+//!
+//! Nothing can reach those rows any more: no head names the collection, no keyspace the generation.
+//! They go straight from the engine, without records, and a crash in between only leaves some for
+//! the next sweep. Rate: one step per call; the caller paces the calls.
+
+use std::ops::ControlFlow;
+
+use holdfast_base::{Head, SLOTS, Slot, key};
+use holdfast_engine::{Batch, Tier};
+
+use crate::{OpError, Shard};
+
+/// Heads that one step removes at most.
+const HEADS_PER_STEP: usize = 1_000;
+/// Slots that one step looks through at most: a seek each, some microseconds.
+const SLOTS_PER_STEP: u16 = 512;
+
+impl Shard {
+    /// Removes the rows of up to `collections_max` dropped collections; gives how many.
+    pub fn sweep_collections(&self, collections_max: usize) -> Result<usize, OpError> {
+        let from = [key::Family::DroppedCollection as u8];
+        let to = [key::Family::DroppedCollection as u8 + 1];
+        let mut dropped = Vec::new();
+        self.engine().snapshot()?.scan(&from, &to, false, Tier::Any, &mut |row, _| {
+            dropped.push(row.to_vec());
+            let full = dropped.len() == collections_max;
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let mut batch = Batch::new();
+        for row in &dropped {
+            if let Some((slot, id)) = key::parse_dropped_collection(row) {
+                drop_collection(&mut batch, slot, id);
+            }
+            batch.delete(row);
+        }
+        self.engine().write(&batch)?;
+        Ok(dropped.len())
+    }
+
+    /// Removes some heads of a flushed generation, from `slot` on. Gives where to go on: `None`
+    /// when nothing flushed is left.
+    pub fn sweep_generation(&self, slot: Slot) -> Result<Option<Slot>, OpError> {
+        let from = [key::Family::DroppedGeneration as u8];
+        let to = [key::Family::DroppedGeneration as u8 + 1];
+        let snapshot = self.engine().snapshot()?;
+        let mut marker = None;
+        snapshot.scan(&from, &to, false, Tier::Any, &mut |row, _| {
+            marker = Some(row.to_vec());
+            ControlFlow::Break(())
+        })?;
+        let Some(marker) = marker else { return Ok(None) };
+        let Some(generation) = key::parse_dropped_generation(&marker) else {
+            return Err(crate::op_error::corrupt_row(&marker, "the key"));
+        };
+        let mut batch = Batch::new();
+        let mut at = slot;
+        while at.0 < SLOTS && at.0 < slot.0.saturating_add(SLOTS_PER_STEP) {
+            let mut from = Vec::new();
+            key::head_position(&mut from, generation, at, 0);
+            let prefix = from.get(..7).unwrap_or_default();
+            let to = key::after_prefix(prefix).unwrap_or_default();
+            snapshot.scan(&from, &to, false, Tier::Any, &mut |row, stored| {
+                let head = Head::decode(stored);
+                if let Some(id) = head.as_ref().and_then(Head::collection) {
+                    drop_collection(&mut batch, at, id);
+                }
+                if let Some(deadline_ms) = head.and_then(|head| head.deadline_ms) {
+                    let mut deadline = Vec::new();
+                    key::deadline_position(&mut deadline, deadline_ms);
+                    deadline.extend_from_slice(row);
+                    batch.delete(&deadline);
+                }
+                batch.delete(row);
+                if batch.len() < HEADS_PER_STEP {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+            if batch.len() >= HEADS_PER_STEP {
+                self.engine().write(&batch)?;
+                return Ok(Some(at));
+            }
+            at = Slot(at.0 + 1);
+        }
+        if at.0 >= SLOTS {
+            batch.delete(&marker);
+            at = Slot(0);
+        }
+        self.engine().write(&batch)?;
+        Ok(Some(at))
+    }
+}
+
+fn drop_collection(batch: &mut Batch, slot: Slot, id: holdfast_base::CollectionId) {
+    let mut from = Vec::new();
+    key::collection(&mut from, slot, id);
+    let to = key::after_prefix(&from).unwrap_or_default();
+    batch.delete_range(&from, &to);
+}

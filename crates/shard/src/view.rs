@@ -1,0 +1,240 @@
+//! What an op reads: staged rows over cached rows over the engine, as one ordered map.
+//!
+//! The three kinds of reading differ only in what they put together: under the shard lock (overlay,
+//! cache, engine), optimistic without a lock (cache, engine), pinned (a copy of the overlay's rows
+//! for the op's keys, and an engine snapshot). Each remembers the latest record that it saw, so that
+//! the reply can wait until that record is durable.
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    iter::Peekable,
+    ops::{Bound, ControlFlow},
+};
+
+use holdfast_base::{Lsn, SharedBytes};
+use holdfast_engine::{Engine, EngineError, Lookup, ScanEnd, Snapshot, Tier};
+
+use crate::{BucketState, Buckets, OpError, RowCache, overlay::Overlay};
+
+/// Where rows below the overlay come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// The engine as it is now, with the row cache in front.
+    Live { engine: &'a dyn Engine, cache: &'a RowCache, buckets: &'a Buckets },
+    /// The engine as it was.
+    Pinned(&'a dyn Snapshot),
+}
+
+/// One consistent way of reading rows.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub overlay: Option<&'a Overlay>,
+    pub source: Source<'a>,
+    pub tier: Tier,
+}
+
+/// Rows that an op has written itself and reads back within the same record.
+pub(crate) type Written = BTreeMap<SharedBytes, Option<SharedBytes>>;
+
+impl View<'_> {
+    /// One row. `bucket` is the one of the key that the row belongs to.
+    pub(crate) fn get(
+        &self,
+        row: &[u8],
+        bucket: u16,
+        observed: &mut Lsn,
+    ) -> Result<Option<SharedBytes>, OpError> {
+        match self.source {
+            Source::Live { engine, cache, buckets } => {
+                let seen = buckets.state(bucket);
+                if !seen.is_quiet()
+                    && let Some(staged) = self.overlay.and_then(|overlay| overlay.get(row))
+                {
+                    *observed = (*observed).max(staged.lsn);
+                    return Ok(staged.value.clone());
+                }
+                if let Some(row) = cache.get(row) {
+                    return Ok(row);
+                }
+                let found = known(engine.get(row, self.tier)?, row)?;
+                cache.fill(buckets, bucket, seen, row.into(), &found);
+                Ok(found)
+            }
+            Source::Pinned(snapshot) => {
+                if let Some(staged) = self.overlay.and_then(|overlay| overlay.get(row)) {
+                    *observed = (*observed).max(staged.lsn);
+                    return Ok(staged.value.clone());
+                }
+                known(snapshot.get(row, self.tier)?, row)
+            }
+        }
+    }
+
+    /// Visits the rows of `from..to` in order, staged and written ones included.
+    pub(crate) fn scan(
+        &self,
+        written: &Written,
+        range: (&[u8], &[u8]),
+        reverse: bool,
+        observed: &mut Lsn,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), OpError> {
+        let mut patch = Patch::new(self.overlay, written, range, reverse);
+        let mut stopped = false;
+        let mut merged = |key: &[u8], value: &[u8]| {
+            let mut replaced = false;
+            while let Some((patched, row)) = patch.next(Some(key), observed) {
+                replaced = patched[..] == *key;
+                if let Some(row) = row
+                    && visit(patched, row).is_break()
+                {
+                    stopped = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            if replaced {
+                return ControlFlow::Continue(());
+            }
+            let flow = visit(key, value);
+            stopped = flow.is_break();
+            flow
+        };
+        let end = self.scan_source(range, reverse, &mut merged)?;
+        if end == ScanEnd::Incomplete {
+            return Err(OpError::ColdRange);
+        }
+        while !stopped && let Some((patched, row)) = patch.next(None, observed) {
+            if let Some(row) = row {
+                stopped = visit(patched, row).is_break();
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_source(
+        &self,
+        (from, to): (&[u8], &[u8]),
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ScanEnd, EngineError> {
+        match self.source {
+            Source::Live { engine, .. } => {
+                engine.snapshot()?.scan(from, to, reverse, self.tier, visit)
+            }
+            Source::Pinned(snapshot) => snapshot.scan(from, to, reverse, self.tier, visit),
+        }
+    }
+}
+
+/// Rows in one direction, each with the record that staged it if it is not this one's.
+type PatchRows<'a> = Peekable<
+    Box<dyn Iterator<Item = (&'a SharedBytes, Option<&'a SharedBytes>, Option<Lsn>)> + 'a>,
+>;
+
+/// Staged and written rows of a range, merged as they are asked for; written ones win.
+struct Patch<'a> {
+    staged: PatchRows<'a>,
+    written: PatchRows<'a>,
+    reverse: bool,
+}
+
+impl<'a> Patch<'a> {
+    fn new(
+        overlay: Option<&'a Overlay>,
+        written: &'a Written,
+        (from, to): (&[u8], &[u8]),
+        reverse: bool,
+    ) -> Patch<'a> {
+        let staged = overlay.map(|overlay| overlay.range(from, to)).into_iter().flatten();
+        let staged = staged.map(|(key, row)| (key, row.value.as_ref(), Some(row.lsn)));
+        let written = range_of(written, from, to).map(|(key, row)| (key, row.as_ref(), None));
+        let directed: [Box<dyn Iterator<Item = _>>; 2] = if reverse {
+            [Box::new(staged.rev()), Box::new(written.rev())]
+        } else {
+            [Box::new(staged), Box::new(written)]
+        };
+        let [staged, written] = directed.map(Iterator::peekable);
+        Patch { staged, written, reverse }
+    }
+
+    /// The next row, if it comes no later than `until`.
+    fn next(
+        &mut self,
+        until: Option<&[u8]>,
+        observed: &mut Lsn,
+    ) -> Option<(&'a SharedBytes, Option<&'a SharedBytes>)> {
+        let order = |a: &[u8], b: &[u8]| if self.reverse { b.cmp(a) } else { a.cmp(b) };
+        let first = match (self.staged.peek(), self.written.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((staged, ..)), Some((written, ..))) => order(staged, written),
+        };
+        let side = if first.is_lt() { &mut self.staged } else { &mut self.written };
+        let due = side.peek().is_some_and(|(key, ..)| {
+            until.is_none_or(|until| order(key, until) != Ordering::Greater)
+        });
+        if !due {
+            return None;
+        }
+        let (key, row, lsn) = side.next()?;
+        if first.is_eq() {
+            self.staged.next();
+        }
+        *observed = (*observed).max(lsn.unwrap_or_default());
+        Some((key, row))
+    }
+}
+
+/// Entries in `from..to`, in order. An empty `to` is the end.
+pub(crate) fn range_of<'a, V>(
+    rows: &'a BTreeMap<SharedBytes, V>,
+    from: &[u8],
+    to: &[u8],
+) -> impl DoubleEndedIterator<Item = (&'a SharedBytes, &'a V)> + use<'a, V> {
+    let end = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
+    // An inverted or empty range panics in the standard library: ask for nothing instead.
+    let sensible = to.is_empty() || from < to;
+    let rows = sensible.then(|| rows.range::<[u8], _>((Bound::Included(from), end)));
+    rows.into_iter().flatten()
+}
+
+fn known(lookup: Lookup, row: &[u8]) -> Result<Option<SharedBytes>, OpError> {
+    match lookup {
+        Lookup::Found(value) => Ok(Some(value.into())),
+        Lookup::Absent => Ok(None),
+        Lookup::Incomplete => Err(OpError::Miss(vec![row.into()])),
+    }
+}
+
+/// A pinned reader's own copy of what it needs, taken under the shard lock and read without it.
+pub(crate) struct Pin {
+    pub overlay: Overlay,
+    pub snapshot: Box<dyn Snapshot>,
+}
+
+impl Pin {
+    pub(crate) fn view(&self, tier: Tier) -> View<'_> {
+        View { overlay: Some(&self.overlay), source: Source::Pinned(&*self.snapshot), tier }
+    }
+}
+
+/// The states of an op's buckets, to see afterwards whether anything happened in between.
+pub(crate) struct Witness(Vec<(u16, BucketState)>);
+
+impl Witness {
+    /// `None` if a staged record touches one of them.
+    pub(crate) fn of(buckets: &Buckets, op: impl Iterator<Item = u16>) -> Option<Witness> {
+        op.map(|bucket| {
+            let state = buckets.state(bucket);
+            state.is_quiet().then_some((bucket, state))
+        })
+        .collect::<Option<_>>()
+        .map(Witness)
+    }
+
+    pub(crate) fn unchanged(&self, buckets: &Buckets) -> bool {
+        self.0.iter().all(|&(bucket, seen)| buckets.state(bucket) == seen)
+    }
+}
