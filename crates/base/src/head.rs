@@ -99,6 +99,11 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Bytes of a string held in the head.
+    pub fn inline_bytes(&self) -> usize {
+        if let Payload::Inline(value) = self.payload { value.len() } else { 0 }
+    }
+
     /// Whether the key is gone at this shard time.
     #[inline]
     pub fn expired(&self, now_ms: u64) -> bool {

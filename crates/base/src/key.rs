@@ -8,7 +8,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use crate::{CollectionId, Generation, KeyspaceId, ShardId, Slot};
+use crate::{CollectionId, Generation, KeyspaceId, ShardId, SharedBytes, Slot};
 
 /// First byte of a row key: which family of rows it belongs to. Retired values stay listed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,25 @@ fn push_hash48(out: &mut Vec<u8>, hash: u64) {
 pub fn head(out: &mut Vec<u8>, generation: Generation, slot: Slot, hash: u64, key: &[u8]) {
     head_position(out, generation, slot, hash);
     out.extend_from_slice(key);
+}
+
+/// The key of a head row by itself: one allocation.
+pub fn head_row(generation: Generation, slot: Slot, hash: u64, key: &[u8]) -> SharedBytes {
+    /// Rows up to this length are put together without a buffer of their own.
+    const SHORT: usize = 128;
+    let len = HEAD_PREFIX_BYTES + key.len();
+    let [s0, s1] = slot.0.to_be_bytes();
+    let [g0, g1, g2, g3] = generation.0.to_be_bytes();
+    let [_, _, h0, h1, h2, h3, h4, h5] = hash.to_be_bytes();
+    let prefix = [Family::Head as u8, s0, s1, g0, g1, g2, g3, h0, h1, h2, h3, h4, h5];
+    if len > SHORT {
+        return SharedBytes::from([&prefix, key].concat());
+    }
+    let mut short = [0u8; SHORT];
+    let (head, rest) = short.split_at_mut(HEAD_PREFIX_BYTES);
+    head.copy_from_slice(&prefix);
+    rest[..key.len()].copy_from_slice(key);
+    SharedBytes::from(&short[..len])
 }
 
 /// Where the heads with this hash begin: the start of a SCAN step.
@@ -310,6 +329,7 @@ mod tests {
                 parse_head(&row),
                 Some((Slot(slot), Generation(generation), hash, key.as_slice()))
             );
+            prop_assert_eq!(&head_row(Generation(generation), Slot(slot), hash, &key)[..], &row);
             let mut before = Vec::new();
             head_position(&mut before, Generation(generation), Slot(slot), hash);
             prop_assert!(before <= row);

@@ -152,12 +152,13 @@ impl AppliedState {
 }
 
 /// The key that effects are about, with what its rows need.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Subject<'a> {
     generation: Generation,
     slot: Slot,
     hash: u64,
     key: &'a [u8],
+    head_row: SharedBytes,
 }
 
 /// Turns effects into rows, in order. One per record: effects refer to the last `Key`.
@@ -177,15 +178,15 @@ impl<'a, 'h> RowExpander<'a, 'h> {
         RowExpander { shard, hasher, subject: None }
     }
 
-    /// Goes on within a record at a key whose slot and hash are known already.
+    /// Goes on within a record at a key whose place and head row are known already.
     pub fn about(
         shard: ShardId,
         hasher: &'h KeyHasher,
-        generation: Generation,
-        (slot, hash): (Slot, u64),
+        (generation, slot, hash): (Generation, Slot, u64),
         key: &'a [u8],
+        head_row: SharedBytes,
     ) -> Self {
-        let subject = Some(Subject { generation, slot, hash, key });
+        let subject = Some(Subject { generation, slot, hash, key, head_row });
         RowExpander { shard, hasher, subject }
     }
 
@@ -198,16 +199,17 @@ impl<'a, 'h> RowExpander<'a, 'h> {
         match *effect {
             Effect::Key { generation, key, .. } => {
                 let (slot, hash) = (Slot::of(key), self.hasher.hash48(key));
-                self.subject = Some(Subject { generation, slot, hash, key });
+                let head_row = key::head_row(generation, slot, hash, key);
+                self.subject = Some(Subject { generation, slot, hash, key, head_row });
             }
             Effect::PutHead { ref head, old_deadline_ms } => {
-                let subject = self.subject.ok_or(NoSubject)?;
+                let subject = self.subject.as_ref().ok_or(NoSubject)?;
                 subject.put_head(head, old_deadline_ms, rows);
             }
             Effect::DeleteHead { old_deadline_ms, .. } => {
-                let subject = self.subject.ok_or(NoSubject)?;
+                let subject = self.subject.as_ref().ok_or(NoSubject)?;
                 subject.delete_deadline(old_deadline_ms, rows);
-                rows.push(change(subject.head_row(), None));
+                rows.push(RowChange { key: subject.head_row.clone(), value: None });
             }
             Effect::FlushKeyspace { old, .. } => {
                 if let Some(old) = old {
@@ -242,7 +244,7 @@ impl<'a, 'h> RowExpander<'a, 'h> {
         effect: &Effect<'a>,
         rows: &mut Vec<RowChange>,
     ) -> Result<(), NoSubject> {
-        let slot = self.subject.ok_or(NoSubject)?.slot;
+        let slot = self.subject.as_ref().ok_or(NoSubject)?.slot;
         let member = |id, name: &[u8]| {
             let mut row = Vec::with_capacity(key::COLLECTION_KIND_BYTES + 6 + name.len());
             key::member(&mut row, slot, id, self.hasher.hash48(name), name);
@@ -313,12 +315,6 @@ impl<'a, 'h> RowExpander<'a, 'h> {
 }
 
 impl Subject<'_> {
-    fn head_row(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(key::HEAD_PREFIX_BYTES + self.key.len());
-        key::head(&mut row, self.generation, self.slot, self.hash, self.key);
-        row
-    }
-
     fn deadline_row(&self, deadline_ms: u64) -> Vec<u8> {
         let mut row = Vec::with_capacity(9 + key::HEAD_PREFIX_BYTES + self.key.len());
         key::deadline(&mut row, deadline_ms, self.generation, self.slot, self.hash, self.key);
@@ -332,9 +328,9 @@ impl Subject<'_> {
                 rows.push(change(self.deadline_row(deadline_ms), Some(Vec::new())));
             }
         }
-        let mut value = Vec::with_capacity(32);
+        let mut value = Vec::with_capacity(48 + head.inline_bytes());
         head.encode(&mut value);
-        rows.push(change(self.head_row(), Some(value)));
+        rows.push(RowChange { key: self.head_row.clone(), value: Some(value.into()) });
     }
 
     fn delete_deadline(&self, old_deadline_ms: Option<u64>, rows: &mut Vec<RowChange>) {

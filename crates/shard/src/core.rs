@@ -58,7 +58,8 @@ pub(crate) struct StagedRecord {
     n: u64,
     time: Hlc,
     pub(crate) rows: Vec<(SharedBytes, Option<SharedBytes>, Option<u16>)>,
-    pub(crate) touched: Vec<u16>,
+    /// Head rows of the keys touched, with their buckets.
+    touched: Vec<(SharedBytes, u16)>,
     state: Vec<Effect<'static>>,
     next_collection: holdfast_base::CollectionId,
     bytes: usize,
@@ -191,12 +192,12 @@ impl Core {
             return Err(OpError::Fault(error.clone()));
         }
         let usage = std::mem::take(&mut pending.usage);
-        let grows = usage.values().any(|&(keys, bytes)| keys > 0 || bytes > 0);
+        let grows = usage.iter().any(|&(_, keys, bytes)| keys > 0 || bytes > 0);
         if grows && self.staged_bytes > 2 * self.limits.staged_bytes_max {
             let text = "too many writes wait for the disk: retry later";
             return Err(Error::new(ErrorKind::Overloaded, text).into());
         }
-        for (keyspace, (keys, bytes)) in usage {
+        for (keyspace, keys, bytes) in usage {
             self.check_quota(keyspace, keys, bytes)?;
             if (keys, bytes) != (0, 0) {
                 let effect = Effect::Usage { keyspace, keys, bytes };
@@ -242,8 +243,7 @@ impl Core {
             }
         }
         let mut rows = Vec::with_capacity(pending.written.len());
-        for (row, value) in pending.written {
-            let bucket = pending.buckets.get(&row).copied();
+        for (row, (value, bucket)) in pending.written {
             self.overlay.insert(row.clone(), StagedRow { lsn, value: value.clone() });
             rows.push((row, value, bucket));
         }
@@ -255,7 +255,7 @@ impl Core {
             n,
             time,
             rows,
-            touched: pending.touched.into_iter().map(|(_, bucket)| bucket).collect(),
+            touched: pending.touched,
             state: pending.state,
             next_collection,
             bytes,
@@ -304,14 +304,17 @@ impl Core {
     }
 
     fn seal(&mut self) -> (Batch, Vec<StagedRecord>) {
+        // The next batch will be about as large: one allocation instead of a doubling series.
+        let room = Vec::with_capacity(self.builder.len() + self.builder.len() / 4);
         let next = BatchHeader {
             first_n: self.builder.next_n(),
             first_lsn: self.builder.next_lsn(),
             chain_before: self.builder.chain(),
             ..self.builder.header()
         };
-        let builder = std::mem::replace(&mut self.builder, BatchBuilder::new(next, Vec::new()));
-        (builder.seal(), std::mem::take(&mut self.building))
+        let builder = std::mem::replace(&mut self.builder, BatchBuilder::new(next, room));
+        let records = Vec::with_capacity(self.building.len());
+        (builder.seal(), std::mem::replace(&mut self.building, records))
     }
 
     /// The oldest batch taken is durable. Its records may now be applied.
@@ -351,7 +354,7 @@ impl Core {
                 }
             }
             self.staged.next_collection = record.next_collection;
-            record.touched.iter().for_each(|bucket| buckets.staged(*bucket));
+            record.touched.iter().for_each(|(_, bucket)| buckets.staged(*bucket));
             for (row, value, _) in &record.rows {
                 let row = row.clone();
                 self.overlay.insert(row, StagedRow { lsn: record.lsn, value: value.clone() });
@@ -388,7 +391,7 @@ impl Core {
     pub fn on_applied(&mut self, records: &[StagedRecord], state: AppliedState, buckets: &Buckets) {
         for record in records {
             self.overlay.remove_applied(record.lsn, record.rows.iter().map(|(row, _, _)| row));
-            record.touched.iter().for_each(|bucket| buckets.applied(*bucket));
+            record.touched.iter().for_each(|(_, bucket)| buckets.applied(*bucket));
             self.staged_bytes = self.staged_bytes.saturating_sub(record.bytes);
         }
         self.applied = state;

@@ -4,8 +4,12 @@
 //! after a change (see [`crate::Buckets`]) and the applier updates rows in place. It is bounded in
 //! bytes. It may forget any row at any time.
 
-use holdfast_base::SharedBytes;
-use quick_cache::{Weighter, sync::Cache};
+use holdfast_base::{SharedBytes, key::Family};
+use quick_cache::{
+    Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
+use rustc_hash::FxBuildHasher;
 
 use crate::{BucketState, Buckets};
 
@@ -25,9 +29,10 @@ impl Weighter<SharedBytes, Row> for RowBytes {
     }
 }
 
-/// Hot rows by row key.
+/// Hot rows by row key. The keys carry a hash under a secret seed, so a fast hasher without a seed of
+/// its own cannot be aimed at.
 pub struct RowCache {
-    rows: Cache<SharedBytes, Row, RowBytes>,
+    rows: Cache<SharedBytes, Row, RowBytes, FxBuildHasher>,
     row_bytes_max: usize,
 }
 
@@ -36,7 +41,9 @@ impl RowCache {
     pub fn new(bytes_max: u64) -> RowCache {
         let items = usize::try_from(bytes_max / 256).unwrap_or(usize::MAX).max(64);
         let row_bytes_max = usize::try_from(bytes_max / 64).unwrap_or(usize::MAX);
-        RowCache { rows: Cache::with_weighter(items, bytes_max, RowBytes), row_bytes_max }
+        let lifecycle = DefaultLifecycle::default();
+        let rows = Cache::with(items, bytes_max, RowBytes, FxBuildHasher, lifecycle);
+        RowCache { rows, row_bytes_max }
     }
 
     /// The row if it is known: its value, or that it does not exist.
@@ -64,10 +71,14 @@ impl RowCache {
         }
     }
 
-    /// Replaces a row that the cache holds; called by the applier, under the bucket's lock.
+    /// Takes in an applied row; called by the applier, under the bucket's lock. Heads are kept even
+    /// if they were not cached: the next write to the key needs its head first of all. Other rows
+    /// are only replaced, so that a large collection being written does not crowd out hot rows.
     pub(crate) fn update(&self, key: &SharedBytes, row: &Row) {
         if row.as_ref().is_some_and(|value| value.len() > self.row_bytes_max) {
             self.rows.remove(key);
+        } else if key.first() == Some(&(Family::Head as u8)) {
+            self.rows.insert(key.clone(), row.clone());
         } else {
             // An error says that the row is not cached: then there is nothing to replace.
             let _ = self.rows.replace(key.clone(), row.clone(), false);

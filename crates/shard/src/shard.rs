@@ -21,9 +21,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     Buckets, KeyRef, Limits, OpError, RowCache, Txn,
     core::{Core, KeyspaceQuota},
-    overlay::Overlay,
+    overlay::StagedRows,
     txn::Generations,
-    view::{Pin, Source, View, Witness},
+    view::{Pin, Source, Staged, View, Witness},
 };
 
 /// What a shard is made of.
@@ -217,7 +217,7 @@ impl Shard {
     ) -> Result<Done<R>, OpError> {
         let term = self.term();
         if let Some(witness) = Witness::of(&self.buckets, keys.iter().map(KeyRef::bucket)) {
-            let mut txn = self.txn(View { overlay: None, source: self.live(), tier }, None);
+            let mut txn = self.txn(View { staged: Staged::None, source: self.live(), tier }, None);
             let result = op(&mut txn);
             let observed = txn.observed;
             if witness.unchanged(&self.buckets) {
@@ -245,16 +245,16 @@ impl Shard {
         let end = [key::Family::Head as u8 + 1];
         let (pin, seen_until) = {
             let core = self.core.lock();
-            let mut overlay = Overlay::default();
+            let mut rows = StagedRows::new();
             let mut seen_until = None;
             for (row, staged) in core.overlay.range(from, &end) {
-                if overlay.len() == STAGED_HEADS_MAX {
+                if rows.len() == STAGED_HEADS_MAX {
                     seen_until = Some(row.clone());
                     break;
                 }
-                overlay.insert(row.clone(), staged.clone());
+                rows.insert(row.clone(), staged.clone());
             }
-            (Pin { overlay, snapshot: self.engine.snapshot()? }, seen_until)
+            (Pin { staged: rows, snapshot: self.engine.snapshot()? }, seen_until)
         };
         let mut txn = self.txn(pin.view(tier), None);
         let value = op(&mut txn, seen_until.as_deref())?;
@@ -273,10 +273,10 @@ impl Shard {
 
     fn pin(&self, keys: &[KeyRef<'_>]) -> Result<Pin, OpError> {
         let core = self.core.lock();
-        let mut overlay = Overlay::default();
+        let mut rows = StagedRows::new();
         for key_ref in keys {
             let Some(staged) = core.overlay.get(&key_ref.row) else { continue };
-            overlay.insert(key_ref.row.as_slice().into(), staged.clone());
+            rows.insert(key_ref.row.clone(), staged.clone());
             // Whoever stages a member stages its head too, so a key whose head is not in the
             // overlay has nothing else there.
             let head = staged.value.as_deref().and_then(holdfast_base::Head::decode);
@@ -285,11 +285,11 @@ impl Shard {
                 key::collection(&mut from, key_ref.slot, id);
                 let to = key::after_prefix(&from).unwrap_or_default();
                 for (row, staged) in core.overlay.range(&from, &to) {
-                    overlay.insert(row.clone(), staged.clone());
+                    rows.insert(row.clone(), staged.clone());
                 }
             }
         }
-        Ok(Pin { overlay, snapshot: self.engine.snapshot()? })
+        Ok(Pin { staged: rows, snapshot: self.engine.snapshot()? })
     }
 
     fn live(&self) -> Source<'_> {
@@ -364,7 +364,7 @@ impl Shard {
             return Ok(Done { value: None, gate: None });
         }
         let staged = Some((&core.staged, core.positions().0));
-        let view = View { overlay: Some(&core.overlay), source: self.live(), tier };
+        let view = View { staged: Staged::All(&core.overlay), source: self.live(), tier };
         let mut txn = self.txn(view, staged);
         let value = op(&mut txn)?;
         let (pending, observed, next) = (txn.pending, txn.observed, txn.next_collection);
@@ -377,7 +377,7 @@ impl Shard {
 
     /// Watches a key from now on.
     pub fn watch(&self, key: &KeyRef<'_>, tier: Tier) -> Result<WatchedKey, OpError> {
-        let row = SharedBytes::from(key.row.as_slice());
+        let row = key.row.clone();
         let seen = self.core.lock().watch(row.clone());
         let mut watched = WatchedKey { row, seen, deadline_ms: None };
         // Read after the watch began: a change in between is then seen as a change.
@@ -516,8 +516,16 @@ impl Shard {
         let Some((records, state)) = self.core.lock().take_committed(bytes_max) else {
             return Ok(0);
         };
+        // In key order, which the engine's memtable takes at half the cost, and each row once, as
+        // the last record left it: the sort is stable.
+        let mut rows: Vec<_> = records.iter().flat_map(|record| &record.rows).collect();
+        rows.sort_by_key(|(row, ..)| row);
         let mut batch = Batch::new();
-        for (row, value, _) in records.iter().flat_map(|record| &record.rows) {
+        let mut rows = rows.into_iter().peekable();
+        while let Some((row, value, _)) = rows.next() {
+            if rows.peek().is_some_and(|(next, ..)| next == row) {
+                continue;
+            }
             match value {
                 Some(value) => batch.put(row, value),
                 None => batch.delete(row),

@@ -72,7 +72,7 @@ pub struct KeyRef<'k> {
     pub(crate) generation: Generation,
     pub(crate) slot: Slot,
     pub(crate) hash: u64,
-    pub(crate) row: Vec<u8>,
+    pub(crate) row: SharedBytes,
     /// The flush that the key's absence may rest on.
     pub(crate) flushed: Lsn,
 }
@@ -94,8 +94,7 @@ impl<'k> KeyRef<'k> {
         user_key: &'k [u8],
     ) -> KeyRef<'k> {
         let (slot, hash) = (Slot::of(user_key), hasher.hash48(user_key));
-        let mut row = Vec::with_capacity(key::HEAD_PREFIX_BYTES + user_key.len());
-        key::head(&mut row, generation, slot, hash, user_key);
+        let row = key::head_row(generation, slot, hash, user_key);
         KeyRef { keyspace, key: user_key, generation, slot, hash, row, flushed }
     }
 
@@ -143,12 +142,10 @@ pub(crate) struct Pending {
     pub effects: Vec<u8>,
     /// Rows, and what they become.
     pub written: Written,
-    /// Bucket of each written row that belongs to a key.
-    pub buckets: BTreeMap<SharedBytes, u16>,
     /// Head rows of the keys touched, each with its bucket, in order of the first touch.
     pub touched: Vec<(SharedBytes, u16)>,
     /// Change of keys and bytes by keyspace.
-    pub usage: BTreeMap<KeyspaceId, (i64, i64)>,
+    pub usage: Vec<(KeyspaceId, i64, i64)>,
     /// Effects on the shard's own state.
     pub state: Vec<Effect<'static>>,
 }
@@ -212,7 +209,8 @@ impl<'a> Txn<'a> {
             true => 0,
             false => state.keyspaces.get(&keyspace).map_or(0, |usage| usage.keys),
         };
-        let here = self.pending.usage.get(&keyspace).map_or(0, |usage| usage.0);
+        let changes = self.pending.usage.iter().filter(|(id, ..)| *id == keyspace);
+        let here: i64 = changes.map(|(_, keys, _)| keys).sum();
         (before + here).max(0) as u64
     }
 
@@ -221,7 +219,7 @@ impl<'a> Txn<'a> {
         let staged = self.staged.into_iter().flat_map(|(state, _)| &state.keyspaces);
         let mut ids: Vec<_> =
             staged.filter(|(_, usage)| usage.keys != 0).map(|(id, _)| *id).collect();
-        ids.extend(self.pending.usage.keys());
+        ids.extend(self.pending.usage.iter().map(|(id, ..)| *id));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -262,7 +260,7 @@ impl<'a> Txn<'a> {
 
     /// One row of a key.
     pub(crate) fn row(&mut self, row: &[u8], bucket: u16) -> Result<Option<SharedBytes>, OpError> {
-        if let Some(written) = self.pending.written.get(row) {
+        if let Some((written, _)) = self.pending.written.get(row) {
             return Ok(written.clone());
         }
         self.view.get(row, bucket, &mut self.observed)
@@ -317,28 +315,33 @@ impl<'a> Txn<'a> {
                 }
             }
         }
-        let usage = self.pending.usage.entry(key.keyspace).or_default();
-        usage.0 += after.0 - before.0;
-        usage.1 += after.1 - before.1;
+        let usage = &mut self.pending.usage;
+        let at = usage.iter().position(|(id, ..)| *id == key.keyspace).unwrap_or(usage.len());
+        if at == usage.len() {
+            usage.push((key.keyspace, 0, 0));
+        }
+        if let Some((_, keys, bytes)) = usage.get_mut(at) {
+            *keys += after.0 - before.0;
+            *bytes += after.1 - before.1;
+        }
         Ok(())
     }
 
     /// Adds an effect on a key.
     pub(crate) fn push(&mut self, key: &KeyRef<'_>, effect: &Effect<'_>) -> Result<(), OpError> {
         let subject = self.pending.touched.last();
-        if subject.is_none_or(|(row, _)| row[..] != key.row[..]) {
+        if subject.is_none_or(|(row, _)| *row != key.row) {
             let KeyRef { keyspace, generation, key: user_key, .. } = *key;
             Effect::Key { keyspace, generation, key: user_key }.encode(&mut self.pending.effects);
-            self.pending.touched.push((key.row.as_slice().into(), key.bucket()));
+            self.pending.touched.push((key.row.clone(), key.bucket()));
         }
         effect.encode(&mut self.pending.effects);
-        let place = (key.slot, key.hash);
-        RowExpander::about(self.shard, self.hasher, key.generation, place, key.key)
+        let place = (key.generation, key.slot, key.hash);
+        RowExpander::about(self.shard, self.hasher, place, key.key, key.row.clone())
             .expand(effect, &mut self.rows)
             .expect("the expander was given its subject");
         for RowChange { key: row, value } in self.rows.drain(..) {
-            self.pending.buckets.insert(row.clone(), key.bucket());
-            self.pending.written.insert(row, value);
+            self.pending.written.insert(row, (value, Some(key.bucket())));
         }
         Ok(())
     }
@@ -350,7 +353,7 @@ impl<'a> Txn<'a> {
         self.next_generation = Generation(new.0 + 1);
         let effect = Effect::FlushKeyspace { keyspace, old: Some(old), new };
         self.push_state(effect);
-        self.pending.usage.remove(&keyspace);
+        self.pending.usage.retain(|(id, ..)| *id != keyspace);
         self.emptied.insert(keyspace, new);
     }
 
@@ -366,6 +369,7 @@ impl<'a> Txn<'a> {
         RowExpander::new(self.shard, self.hasher)
             .expand(effect, &mut self.rows)
             .expect("effects on state and catalog need no key");
-        self.pending.written.extend(self.rows.drain(..).map(|row| (row.key, row.value)));
+        let rows = self.rows.drain(..).map(|row| (row.key, (row.value, None)));
+        self.pending.written.extend(rows);
     }
 }

@@ -5,17 +5,15 @@
 //! for the op's keys, and an engine snapshot). Each remembers the latest record that it saw, so that
 //! the reply can wait until that record is durable.
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeMap,
-    iter::Peekable,
-    ops::{Bound, ControlFlow},
-};
+use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, ops::ControlFlow};
 
 use holdfast_base::{Lsn, SharedBytes};
 use holdfast_engine::{Engine, EngineError, Lookup, ScanEnd, Snapshot, Tier};
 
-use crate::{BucketState, Buckets, OpError, RowCache, overlay::Overlay};
+use crate::{
+    BucketState, Buckets, OpError, RowCache,
+    overlay::{Overlay, StagedRow, StagedRows, range_of},
+};
 
 /// Where rows below the overlay come from.
 #[derive(Clone, Copy)]
@@ -29,13 +27,47 @@ pub(crate) enum Source<'a> {
 /// One consistent way of reading rows.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    pub overlay: Option<&'a Overlay>,
+    pub staged: Staged<'a>,
     pub source: Source<'a>,
     pub tier: Tier,
 }
 
-/// Rows that an op has written itself and reads back within the same record.
-pub(crate) type Written = BTreeMap<SharedBytes, Option<SharedBytes>>;
+/// Where staged rows come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Staged<'a> {
+    /// Nowhere: the reader makes sure that none concern it.
+    None,
+    /// The overlay, under the shard lock.
+    All(&'a Overlay),
+    /// A copy of those that concern the reader.
+    Copied(&'a StagedRows),
+}
+
+impl<'a> Staged<'a> {
+    fn get(self, row: &[u8]) -> Option<&'a StagedRow> {
+        match self {
+            Staged::None => None,
+            Staged::All(overlay) => overlay.get(row),
+            Staged::Copied(rows) => rows.get(row),
+        }
+    }
+
+    fn range(
+        self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Box<dyn DoubleEndedIterator<Item = (&'a SharedBytes, &'a StagedRow)> + 'a> {
+        match self {
+            Staged::None => Box::new(std::iter::empty()),
+            Staged::All(overlay) => Box::new(overlay.range(from, to)),
+            Staged::Copied(rows) => Box::new(range_of(rows, from, to)),
+        }
+    }
+}
+
+/// Rows that an op has written itself and reads back within the same record, each with the bucket
+/// of the key that it belongs to.
+pub(crate) type Written = BTreeMap<SharedBytes, (Option<SharedBytes>, Option<u16>)>;
 
 impl View<'_> {
     /// One row. `bucket` is the one of the key that the row belongs to.
@@ -49,7 +81,7 @@ impl View<'_> {
             Source::Live { engine, cache, buckets } => {
                 let seen = buckets.state(bucket);
                 if !seen.is_quiet()
-                    && let Some(staged) = self.overlay.and_then(|overlay| overlay.get(row))
+                    && let Some(staged) = self.staged.get(row)
                 {
                     *observed = (*observed).max(staged.lsn);
                     return Ok(staged.value.clone());
@@ -62,7 +94,7 @@ impl View<'_> {
                 Ok(found)
             }
             Source::Pinned(snapshot) => {
-                if let Some(staged) = self.overlay.and_then(|overlay| overlay.get(row)) {
+                if let Some(staged) = self.staged.get(row) {
                     *observed = (*observed).max(staged.lsn);
                     return Ok(staged.value.clone());
                 }
@@ -80,7 +112,7 @@ impl View<'_> {
         observed: &mut Lsn,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), OpError> {
-        let mut patch = Patch::new(self.overlay, written, range, reverse);
+        let mut patch = Patch::new(self.staged, written, range, reverse);
         let mut stopped = false;
         let mut merged = |key: &[u8], value: &[u8]| {
             let mut replaced = false;
@@ -141,14 +173,14 @@ struct Patch<'a> {
 
 impl<'a> Patch<'a> {
     fn new(
-        overlay: Option<&'a Overlay>,
+        staged: Staged<'a>,
         written: &'a Written,
         (from, to): (&[u8], &[u8]),
         reverse: bool,
     ) -> Patch<'a> {
-        let staged = overlay.map(|overlay| overlay.range(from, to)).into_iter().flatten();
-        let staged = staged.map(|(key, row)| (key, row.value.as_ref(), Some(row.lsn)));
-        let written = range_of(written, from, to).map(|(key, row)| (key, row.as_ref(), None));
+        let staged =
+            staged.range(from, to).map(|(key, row)| (key, row.value.as_ref(), Some(row.lsn)));
+        let written = range_of(written, from, to).map(|(key, (row, _))| (key, row.as_ref(), None));
         let directed: [Box<dyn Iterator<Item = _>>; 2] = if reverse {
             [Box::new(staged.rev()), Box::new(written.rev())]
         } else {
@@ -187,19 +219,6 @@ impl<'a> Patch<'a> {
     }
 }
 
-/// Entries in `from..to`, in order. An empty `to` is the end.
-pub(crate) fn range_of<'a, V>(
-    rows: &'a BTreeMap<SharedBytes, V>,
-    from: &[u8],
-    to: &[u8],
-) -> impl DoubleEndedIterator<Item = (&'a SharedBytes, &'a V)> + use<'a, V> {
-    let end = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
-    // An inverted or empty range panics in the standard library: ask for nothing instead.
-    let sensible = to.is_empty() || from < to;
-    let rows = sensible.then(|| rows.range::<[u8], _>((Bound::Included(from), end)));
-    rows.into_iter().flatten()
-}
-
 fn known(lookup: Lookup, row: &[u8]) -> Result<Option<SharedBytes>, OpError> {
     match lookup {
         Lookup::Found(value) => Ok(Some(value.into())),
@@ -210,13 +229,13 @@ fn known(lookup: Lookup, row: &[u8]) -> Result<Option<SharedBytes>, OpError> {
 
 /// A pinned reader's own copy of what it needs, taken under the shard lock and read without it.
 pub(crate) struct Pin {
-    pub overlay: Overlay,
+    pub staged: StagedRows,
     pub snapshot: Box<dyn Snapshot>,
 }
 
 impl Pin {
     pub(crate) fn view(&self, tier: Tier) -> View<'_> {
-        View { overlay: Some(&self.overlay), source: Source::Pinned(&*self.snapshot), tier }
+        View { staged: Staged::Copied(&self.staged), source: Source::Pinned(&*self.snapshot), tier }
     }
 }
 

@@ -1,24 +1,38 @@
-//! Runs the simulator over a range of seeds: `simulate --from 0 --seeds 1000 [--steps 600]`.
+//! Runs the simulator over a range of seeds: `simulate --from 0 --seeds 1000 [--steps 600]
+//! [--everything] [--planted AcknowledgeBeforeSync]`.
 //!
 //! Prints what was reached, and for a failing seed its last events and the command that repeats it.
 
 use std::process::ExitCode;
 
-use holdfast_sim::simulator::{Plan, Reached, run};
+use holdfast_sim::simulator::{Plan, Planted, Reached, SyncFaults, run};
 
-fn option(name: &str, default: u64) -> Result<u64, String> {
+/// What follows the option; `None` if it is not given.
+fn given(name: &str) -> Option<String> {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    match (arguments.next(), arguments.next()) {
-        (None, _) => Ok(default),
-        (_, Some(value)) => value.parse().map_err(|_| format!("{name} {value} is not a number")),
-        (_, None) => Err(format!("{name} needs a number")),
-    }
+    arguments.next().map(|_| arguments.next().unwrap_or_default())
+}
+
+fn number(name: &str, default: u64) -> Result<u64, String> {
+    let wrong = |text: &str| format!("{name} {text:?} is not a number");
+    given(name).map_or(Ok(default), |text| text.parse().map_err(|_| wrong(&text)))
 }
 
 fn plans() -> Result<Vec<Plan>, String> {
-    let (from, seeds) = (option("--from", 0)?, option("--seeds", 100)?);
-    let steps = u32::try_from(option("--steps", 600)?).map_err(|_| "--steps is too large")?;
-    Ok((from..from + seeds).map(|seed| Plan { steps, ..Plan::new(seed) }).collect())
+    let (from, seeds) = (number("--from", 0)?, number("--seeds", 100)?);
+    let steps = u32::try_from(number("--steps", 600)?).map_err(|_| "--steps is too large")?;
+    let everything = given("--everything").is_some();
+    let sync_faults = if everything { SyncFaults::Everything } else { SyncFaults::Segments };
+    let planted = match given("--planted") {
+        None => None,
+        Some(name) => {
+            let known = Planted::ALL.iter().copied().find(|planted| format!("{planted:?}") == name);
+            Some(known.ok_or(format!("--planted {name:?} is none of {:?}", Planted::ALL))?)
+        }
+    };
+    Ok((from..from + seeds)
+        .map(|seed| Plan { steps, sync_faults, planted, ..Plan::new(seed) })
+        .collect())
 }
 
 fn main() -> ExitCode {

@@ -394,7 +394,7 @@ impl Clients {
 }
 
 /// What is read at the end.
-#[derive(Default, Debug)]
+#[derive(PartialEq, Eq, Default, Debug)]
 pub(super) struct LastReads {
     pub counters: Vec<i64>,
     pub tokens: Vec<u64>,

@@ -33,14 +33,25 @@ pub struct Plan {
     pub seed: u64,
     /// Random steps before the run heals and is judged.
     pub steps: u32,
+    /// Whose syncs fail now and then.
+    pub sync_faults: SyncFaults,
     /// A bug to drive with.
     pub planted: Option<Planted>,
+}
+
+/// Which syncs of the log are made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncFaults {
+    /// Those of segments: every group's.
+    Segments,
+    /// Those of the reserve and of the folder as well: the changes of names.
+    Everything,
 }
 
 impl Plan {
     /// The plan of this seed, of the usual length.
     pub fn new(seed: u64) -> Plan {
-        Plan { seed, steps: 600, planted: None }
+        Plan { seed, steps: 600, sync_faults: SyncFaults::Segments, planted: None }
     }
 }
 
@@ -73,10 +84,17 @@ impl fmt::Display for Failure {
         for event in &self.events {
             writeln!(f, "{event}")?;
         }
-        let Plan { seed, steps, planted } = self.plan;
+        let Plan { seed, steps, planted, sync_faults } = self.plan;
         writeln!(f, "seed {seed}, {steps} steps, planted {planted:?}: {}", self.what)?;
         write!(f, "again: cargo run --release -p holdfast-sim --example simulate -- ")?;
-        write!(f, "--from {seed} --seeds 1 --steps {steps}")
+        write!(f, "--from {seed} --seeds 1 --steps {steps}")?;
+        if sync_faults == SyncFaults::Everything {
+            write!(f, " --everything")?;
+        }
+        match planted {
+            Some(planted) => write!(f, " --planted {planted:?}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -85,7 +103,10 @@ impl std::error::Error for Failure {}
 /// Runs the plan; gives what it came through, or the first promise that it saw broken.
 pub fn run(plan: Plan) -> Result<Report, Box<Failure>> {
     let mut world = world::World::new(plan);
-    match world.run() {
+    Planted::switch(plan.planted);
+    let outcome = world.run();
+    Planted::switch(None);
+    match outcome {
         Ok(()) => Ok(world.report()),
         Err(Violation(what)) => {
             let events = world.trace.last().map(str::to_owned).collect();

@@ -1,5 +1,5 @@
-//! Bugs put into the simulator's own driving, each of a kind that a real server could have: the
-//! checks are worth something only if they find them.
+//! Bugs that a real server could have, put into the simulator's own driving and, with the feature
+//! `planted-bugs`, into the shard: the checks are worth something only if they find them.
 
 /// A bug to drive with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,11 +22,20 @@ pub enum Planted {
     PositionsReused,
     /// Replies that were held when the log failed are kept, and their positions come again.
     RepliesKeptOverFailure,
+    /// The shard's row cache takes a row that a write has overtaken.
+    #[cfg(feature = "planted-bugs")]
+    StaleFill,
+    /// The shard keeps what was staged when the log failed.
+    #[cfg(feature = "planted-bugs")]
+    OverlayKeptOverFailure,
+    /// The shard expires by deadline rows alone, without a look at the key.
+    #[cfg(feature = "planted-bugs")]
+    ExpiryUnchecked,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 9] = [
+    pub const ALL: &[Planted] = &[
         Planted::AcknowledgeBeforeSync,
         Planted::ReadWithoutGate,
         Planted::HalfExecVisible,
@@ -36,5 +45,48 @@ impl Planted {
         Planted::TrimTooEarly,
         Planted::PositionsReused,
         Planted::RepliesKeptOverFailure,
+        #[cfg(feature = "planted-bugs")]
+        Planted::StaleFill,
+        #[cfg(feature = "planted-bugs")]
+        Planted::OverlayKeptOverFailure,
+        #[cfg(feature = "planted-bugs")]
+        Planted::ExpiryUnchecked,
     ];
+
+    /// What the report of a run that found it says, in one of these ways. Anything else is another
+    /// defect.
+    pub fn evidence(self) -> &'static [&'static str] {
+        const CLIENTS: &[&str] =
+            &["not linearizable", "CounterOutOfBounds", "Lost(", "NotAPrefix", "TotalChanged"];
+        match self {
+            Planted::AcknowledgeBeforeSync
+            | Planted::ReadWithoutGate
+            | Planted::HalfExecVisible
+            | Planted::RepliesKeptOverFailure => CLIENTS,
+            Planted::ReplayTooEarly | Planted::ReplayTooLate => &["applied state: engine"],
+            Planted::DeadlineLostInReplay => &["the log makes it"],
+            Planted::TrimTooEarly => &["the engine needs record"],
+            Planted::PositionsReused => &["was given to another durable record", "is gone"],
+            #[cfg(feature = "planted-bugs")]
+            Planted::StaleFill | Planted::OverlayKeptOverFailure | Planted::ExpiryUnchecked => {
+                CLIENTS
+            }
+        }
+    }
+
+    /// Switches the shard's own bugs on or off for this thread.
+    pub(super) fn switch(planted: Option<Planted>) {
+        #[cfg(feature = "planted-bugs")]
+        {
+            use holdfast_shard::planted::{Bug, plant};
+            plant(match planted {
+                Some(Planted::StaleFill) => Some(Bug::StaleFill),
+                Some(Planted::OverlayKeptOverFailure) => Some(Bug::OverlayKept),
+                Some(Planted::ExpiryUnchecked) => Some(Bug::ExpiryUnchecked),
+                _ => None,
+            });
+        }
+        #[cfg(not(feature = "planted-bugs"))]
+        let _nothing_in_the_shard = planted;
+    }
 }

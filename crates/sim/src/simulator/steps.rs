@@ -9,7 +9,7 @@ use holdfast_io::{Clock, Random, SeededRandom};
 use holdfast_log::Log;
 
 use super::{
-    Case, Checked, Planted,
+    Case, Checked, Planted, SyncFaults,
     clients::{Clients, Watching},
     ask::Ask,
     cells::{CellOp, CellReply},
@@ -173,7 +173,11 @@ impl World {
         let injected = || EngineError::new(EngineErrorKind::Io, "injected");
         match fault {
             Step::FailSync => {
-                let part = *self.random.pick(&[".seg", "reserve", LOG_DIR]).unwrap_or(&LOG_DIR);
+                let parts: &[&str] = match self.plan.sync_faults {
+                    SyncFaults::Segments => &[".seg"],
+                    SyncFaults::Everything => &[".seg", "reserve", LOG_DIR],
+                };
+                let part = *self.random.pick(parts).unwrap_or(&LOG_DIR);
                 let nth = 1 + self.random.below(3);
                 self.sync_faults += 1;
                 self.disk.fail_sync(part, nth);

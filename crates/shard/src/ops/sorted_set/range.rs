@@ -226,15 +226,14 @@ pub fn rank(
     Ok(Some((set.count_in(txn, &span)?, score)))
 }
 
-fn remove_members(
+fn remove_members<'m>(
     txn: &mut Txn<'_>,
     key: &KeyRef<'_>,
     set: Set,
-    members: &[Scored],
+    members: &'m [Scored],
 ) -> Result<(), OpError> {
-    let gone = |m: &'_ Scored| Some(m.score);
-    let changes: Vec<_> =
-        members.iter().map(|m| Change { member: &m.member, old: gone(m), new: None }).collect();
+    let gone = |m: &'m Scored| Change { member: &m.member, old: Some(m.score), new: None };
+    let changes: Vec<_> = members.iter().map(gone).collect();
     apply(txn, key, Some(set), &changes)
 }
 
