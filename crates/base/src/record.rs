@@ -358,7 +358,7 @@ fn decode_record<'a>(
 ) -> Result<Record<'a>, Damaged> {
     let len = u32::from_le_bytes(take_array(input).ok_or(Damaged::Short)?) as usize;
     let chain = u32::from_le_bytes(take_array(input).ok_or(Damaged::Short)?);
-    if len < BODY_HEADER_BYTES || len > RECORD_BYTES_MAX {
+    if !(BODY_HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len) {
         return Err(Damaged::Short);
     }
     let mut body = take_exact(input, len).ok_or(Damaged::Short)?;

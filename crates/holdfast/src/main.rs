@@ -33,7 +33,9 @@ enum Command {
     /// Print the effective configuration, or the reference page.
     Config(config::ConfigArgs),
     /// Generate load against this server or a peer, and measure.
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
+    /// Print the reference page of all commands.
+    Commands,
 }
 
 fn main() -> ExitCode {
@@ -41,7 +43,11 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(*args),
+        Command::Commands => {
+            print!("{}", holdfast_server::command_reference());
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_millis(500);
 pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
     let mut session = Some(session);
     let mut watermark_due = false;
-    while !(node.shard.is_stopping() && !node.shard.has_staged()) {
+    while !node.shard.is_stopping() || node.shard.has_staged() {
         let Some(open) = session.as_mut() else {
             session = reopen(node);
             continue;

@@ -6,7 +6,10 @@ use holdfast_base::KeyspaceId;
 
 use crate::{DATABASES, REDIS_VERSION, node::Node};
 
-const SECTIONS: [(&str, fn(&Node, &mut String)); 8] = [
+/// Writes the lines of one section.
+type Section = fn(&Node, &mut String);
+
+const SECTIONS: [(&str, Section); 8] = [
     ("server", server),
     ("clients", clients),
     ("memory", memory),

@@ -23,6 +23,7 @@ mod worker;
 pub use config::{Config, MemoryPlan, SETTINGS, Setting, Sync, distance};
 pub use node::{Node, OpenProgress, check};
 pub use ports::PortPolicy;
+pub use session::command_reference;
 
 /// What HELLO and INFO call this server's version, for clients that look at it: the Redis version
 /// whose behaviour the tests compare with.

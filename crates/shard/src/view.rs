@@ -8,7 +8,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, ops::ControlFlow};
 
 use holdfast_base::{Lsn, SharedBytes};
-use holdfast_engine::{Engine, EngineError, Lookup, ScanEnd, Snapshot, Tier};
+use holdfast_engine::{Engine, EngineError, Lookup, ScanEnd, Snapshot, Tier, Visit};
 
 use crate::{
     BucketState, Buckets, OpError, RowCache,
@@ -31,6 +31,9 @@ pub(crate) struct View<'a> {
     pub source: Source<'a>,
     pub tier: Tier,
 }
+
+/// A staged row with its key.
+type StagedEntry<'a> = (&'a SharedBytes, &'a StagedRow);
 
 /// Where staged rows come from.
 #[derive(Clone, Copy)]
@@ -56,7 +59,7 @@ impl<'a> Staged<'a> {
         self,
         from: &[u8],
         to: &[u8],
-    ) -> Box<dyn DoubleEndedIterator<Item = (&'a SharedBytes, &'a StagedRow)> + 'a> {
+    ) -> Box<dyn DoubleEndedIterator<Item = StagedEntry<'a>> + 'a> {
         match self {
             Staged::None => Box::new(std::iter::empty()),
             Staged::All(overlay) => Box::new(overlay.range(from, to)),
@@ -110,7 +113,7 @@ impl View<'_> {
         range: (&[u8], &[u8]),
         reverse: bool,
         observed: &mut Lsn,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), OpError> {
         let mut patch = Patch::new(self.staged, written, range, reverse);
         let mut stopped = false;
@@ -148,7 +151,7 @@ impl View<'_> {
         &self,
         (from, to): (&[u8], &[u8]),
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<ScanEnd, EngineError> {
         match self.source {
             Source::Live { engine, .. } => {
@@ -159,10 +162,10 @@ impl View<'_> {
     }
 }
 
-/// Rows in one direction, each with the record that staged it if it is not this one's.
-type PatchRows<'a> = Peekable<
-    Box<dyn Iterator<Item = (&'a SharedBytes, Option<&'a SharedBytes>, Option<Lsn>)> + 'a>,
->;
+/// A row's key, its value, and the record that staged it if it is not this one's.
+type PatchRow<'a> = (&'a SharedBytes, Option<&'a SharedBytes>, Option<Lsn>);
+/// Such rows in one direction.
+type PatchRows<'a> = Peekable<Box<dyn Iterator<Item = PatchRow<'a>> + 'a>>;
 
 /// Staged and written rows of a range, merged as they are asked for; written ones win.
 struct Patch<'a> {
@@ -181,7 +184,7 @@ impl<'a> Patch<'a> {
         let staged =
             staged.range(from, to).map(|(key, row)| (key, row.value.as_ref(), Some(row.lsn)));
         let written = range_of(written, from, to).map(|(key, (row, _))| (key, row.as_ref(), None));
-        let directed: [Box<dyn Iterator<Item = _>>; 2] = if reverse {
+        let directed: [Box<dyn Iterator<Item = PatchRow<'a>>>; 2] = if reverse {
             [Box::new(staged.rev()), Box::new(written.rev())]
         } else {
             [Box::new(staged), Box::new(written)]

@@ -1,9 +1,10 @@
-#![expect(unsafe_code, reason = "a snapshot that owns its database, and C calls the wrapper lacks")]
 //! The one unsafe file of the engine: what the safe RocksDB wrapper cannot express.
 //!
 //! A snapshot that keeps its database alive by itself (the wrapper's borrows the database), whole
 //! file checksums, and the verification of all files. Guarantees that no pointer outlives what it
 //! points to. Everything here is a few lines around one C call; nothing else belongs here.
+
+#![expect(unsafe_code, reason = "a snapshot that owns its database, and C calls the wrapper lacks")]
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;

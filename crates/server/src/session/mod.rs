@@ -20,6 +20,7 @@ use holdfast_shard::{Gate, OpError};
 
 pub(crate) use args::OwnedArgs;
 pub(crate) use command::{Call, Command, CommandError, Outcome, Run, SessionCall};
+pub use table::command_reference;
 pub(crate) use table::{COMMANDS, find};
 use transaction::Transaction;
 

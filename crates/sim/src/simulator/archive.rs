@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_base::{
-    CollectionId, Error, ErrorKind, Generation, Head, KeyHasher, KeyspaceId, Lsn, Payload, ShardId, key,
+    CollectionId, Error, ErrorKind, Generation, Head, KeyHasher, KeyspaceId, Lsn, Payload, ShardId,
+    key,
     key::Family,
     limits::KEYSPACES_MAX,
     record::Record,
@@ -70,8 +71,11 @@ impl Archive {
         let bounds = log.bounds(shard);
         let mut next = from.max(bounds.first);
         if bounds.next <= self.last() {
-            let text = format!("durable record {} is gone: the log ends before {}", self.last(),
-                bounds.next);
+            let text = format!(
+                "durable record {} is gone: the log ends before {}",
+                self.last(),
+                bounds.next
+            );
             return violation(text);
         }
         if bounds.first > self.last().next() {
@@ -190,7 +194,8 @@ impl Archive {
     fn live(&self, rows: &Rows) -> Checked<Rows> {
         let generations = self.generations();
         let current = |row: &[u8]| {
-            key::parse_head(row).is_some_and(|(_, generation, ..)| generations.contains_key(&generation))
+            key::parse_head(row)
+                .is_some_and(|(_, generation, ..)| generations.contains_key(&generation))
         };
         let mut collections = BTreeSet::new();
         for (row, value) in rows.iter().filter(|(row, _)| current(row)) {

@@ -12,7 +12,10 @@ use holdfast_shard::{
     },
 };
 
-use super::cells::{CellOp, CellReply, KeepUntil};
+use super::{
+    cells::{CellOp, CellReply, KeepUntil},
+    pushes,
+};
 use crate::checker::Key;
 
 /// Counters that are only incremented.
@@ -22,8 +25,6 @@ pub(super) const ACCOUNTS: usize = 4;
 pub(super) const FIRST_BALANCE: i64 = 100;
 /// Cells from this number on are in the keyspace that is emptied now and then.
 pub(super) const FLUSHED_CELLS: std::ops::Range<u32> = 20..23;
-/// Bytes of one pushed token: 40 of them pass the border of a string chunk.
-const TOKEN_BYTES: usize = 400;
 
 /// One command or transaction of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,9 +37,9 @@ pub(super) enum Ask {
     Flush,
     /// INCRBY of a counter.
     Increment(usize, i64),
-    /// A unique token at the end of the only list.
+    /// A unique token into a string, a list, a hash and a sorted set, as one record.
     Push(u64),
-    /// The whole list.
+    /// All four.
     Tokens,
     /// A unique member into the only set.
     AddMember(u64),
@@ -100,7 +101,7 @@ impl Ask {
             Ask::Flush => Vec::new(),
             Ask::Increment(counter, _) => vec![first(format!("counter{counter}"))],
             Ask::Counters => (0..COUNTERS).map(|c| first(format!("counter{c}"))).collect(),
-            Ask::Push(_) | Ask::Tokens => vec![first("tokens".into())],
+            Ask::Push(_) | Ask::Tokens => pushes::NAMES.map(|name| first(name.into())).into(),
             Ask::AddMember(_) | Ask::Members => vec![first("members".into())],
             Ask::Deposit(account, _) => vec![first(format!("account{account}"))],
             Ask::Transfer(from, to, _) => [from, to].map(|a| first(format!("account{a}"))).into(),
@@ -146,13 +147,10 @@ impl Ask {
                 Answer::Number(string::increment(txn, first, *by)?)
             }
             Ask::Push(token) => {
-                string::append(txn, first, &token_bytes(*token))?;
+                pushes::push(txn, keys, *token)?;
                 Answer::Done
             }
-            Ask::Tokens => Answer::Values(match string::get(txn, first)? {
-                Some(text) => tokens(&text)?,
-                None => Vec::new(),
-            }),
+            Ask::Tokens => Answer::Values(pushes::read(txn, keys)?),
             Ask::AddMember(member) => {
                 set::add(txn, first, &[member.to_string().as_bytes()])?;
                 Answer::Done
@@ -215,19 +213,6 @@ fn cell_value(key: Key, text: &[u8]) -> Result<i64, OpError> {
 fn number(text: &[u8]) -> Result<i64, OpError> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| damaged(&format!("not a number: {}", text.escape_ascii())))
-}
-
-fn token_bytes(token: u64) -> Vec<u8> {
-    token.to_le_bytes().repeat(TOKEN_BYTES / 8)
-}
-
-fn tokens(text: &[u8]) -> Result<Vec<u64>, OpError> {
-    let one = |bytes: &[u8]| {
-        let first = bytes.first_chunk::<8>().map(|token| u64::from_le_bytes(*token));
-        first.filter(|token| token_bytes(*token) == bytes)
-    };
-    let tokens: Option<Vec<u64>> = text.chunks(TOKEN_BYTES).map(one).collect();
-    tokens.ok_or_else(|| damaged("the list of tokens has a torn one"))
 }
 
 fn members(txn: &mut Txn<'_>, key: &KeyRef<'_>) -> Result<Vec<u64>, OpError> {

@@ -372,8 +372,7 @@ impl Clients {
 
     /// Judges everything, given what is read when no write can take effect any more.
     pub fn check(&self, last: &LastReads) -> Checked<()> {
-        for (number, (counter, value)) in self.counters.iter().zip(&last.counters).enumerate()
-        {
+        for (number, (counter, value)) in self.counters.iter().zip(&last.counters).enumerate() {
             let checked = counter.clone().check(*value);
             checked.or_else(|defects| violation(format!("counter {number}: {defects:?}")))?;
         }

@@ -12,7 +12,8 @@ use std::sync::{
 use holdfast_base::{Head, key::Family};
 
 use holdfast_engine::{
-    Batch, BatchOp, Engine, EngineError, EngineStats, Lookup, ModelEngine, Snapshot, Tier, VerifyReport,
+    Batch, BatchOp, Engine, EngineError, EngineStats, Lookup, ModelEngine, Snapshot, Tier,
+    VerifyReport,
 };
 use parking_lot::Mutex;
 

@@ -67,8 +67,10 @@ impl World {
             return false;
         }
         let Some(other) = self.other_client(client) else { return false };
+        let mut lookups = 1;
         let over = match ask {
             Ask::Cells(ops) => {
+                lookups = ops.len() as u64;
                 let value = CellOp::Set(self.clients.unique() as i64, KeepUntil::Forever);
                 Ask::Cells(ops.iter().take(1).map(|(key, _)| (*key, value)).collect())
             }
@@ -76,8 +78,9 @@ impl World {
             _ => return false,
         };
         let acts = [Act::Ask(other, over), Act::HandOver, Act::Resolve, Act::Apply];
-        let count = 1 + self.random.below(4) as usize;
-        let skip = self.random.below(3);
+        // Half the time all of it: a stale fill does harm only if the write has been applied.
+        let count = if self.random.chance(0.5) { 4 } else { 1 + self.random.below(3) as usize };
+        let skip = self.random.below(lookups);
         self.arm(During::Lookup, skip, acts.into_iter().take(count).collect());
         true
     }
@@ -98,8 +101,7 @@ impl World {
         }
         let count = 1 + self.random.below(acts.len() as u64) as usize;
         acts.truncate(count);
-        let during =
-            if self.random.chance(0.5) { During::BeforeWrite } else { During::AfterWrite };
+        let during = if self.random.chance(0.5) { During::BeforeWrite } else { During::AfterWrite };
         self.arm(during, 0, acts);
         true
     }
@@ -174,9 +176,7 @@ impl World {
     /// With the planted bug: the second half of a transfer.
     pub fn half_of(&self, ask: &Ask) -> Option<Ask> {
         match *ask {
-            Ask::Transfer(_, to, amount)
-                if self.plan.planted == Some(Planted::HalfExecVisible) =>
-            {
+            Ask::Transfer(_, to, amount) if self.plan.planted == Some(Planted::HalfExecVisible) => {
                 Some(Ask::Deposit(to, amount))
             }
             _ => None,

@@ -14,6 +14,7 @@ mod engine;
 mod interrupt;
 mod life;
 mod planted;
+mod pushes;
 mod reached;
 mod restart;
 mod steps;

@@ -10,9 +10,9 @@ use holdfast_log::Log;
 
 use super::{
     Case, Checked, Planted, SyncFaults,
-    clients::{Clients, Watching},
     ask::Ask,
     cells::{CellOp, CellReply},
+    clients::{Clients, Watching},
     life::{LOG_DIR, SHARD},
     violation,
     world::{FREE_BYTES, World},

@@ -1,6 +1,6 @@
 //! Commands on the server: COMMAND, CONFIG, INFO, DBSIZE, TIME, FLUSHDB, FLUSHALL, WAIT, DEBUG.
 
-use holdfast_base::{KeyspaceId, limits::KEYSPACES_MAX};
+use holdfast_base::KeyspaceId;
 use holdfast_protocol::resp::ReplyWriter;
 
 use super::super::{
@@ -333,7 +333,7 @@ pub(super) fn keyspace(argument: &[u8]) -> Result<KeyspaceId, CommandError> {
         .ok_or(CommandError::text("ERR value is not an integer or out of range"))?;
     u16::try_from(number)
         .ok()
-        .filter(|id| *id < crate::DATABASES && *id < KEYSPACES_MAX)
+        .filter(|id| *id < crate::DATABASES)
         .map(KeyspaceId)
         .ok_or(CommandError::text("ERR DB index is out of range"))
 }

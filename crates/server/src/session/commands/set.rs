@@ -162,7 +162,7 @@ fn random_members(call: &mut Call<'_, '_, '_>) -> Outcome {
         (Some(text), 3) => parse_i64(text).ok_or(OpError::NotInteger)?,
         _ => return Err(SYNTAX),
     };
-    if count < -(i64::MAX / 2) || count > i64::MAX / 2 {
+    if !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&count) {
         return Err(CommandError::text("ERR value is out of range"));
     }
     let chosen = if count < 0 {
