@@ -20,6 +20,10 @@ use crate::node::Node;
 const WATERMARK_AFTER: Duration = Duration::from_millis(10);
 /// Records that one engine batch takes: a few milliseconds of work.
 const APPLY_BYTES: usize = 1 << 20;
+/// How long the applier lets durable records gather, and how many bytes of them are enough: a few
+/// large engine batches cost far less than many small ones, and readers do not wait for either.
+const GATHER: Duration = Duration::from_millis(1);
+const GATHER_BYTES: u64 = 128 << 10;
 /// Between two tries to open a failed log, or to apply to a failed engine.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long a thread sleeps without work; only to notice a stop that was not signalled.
@@ -103,6 +107,9 @@ pub(crate) fn run_applier(node: &Arc<Node>) {
                 return;
             }
             continue;
+        }
+        if !node.shard.is_stopping() && node.shard.stats().staged_bytes < GATHER_BYTES {
+            std::thread::park_timeout(GATHER);
         }
         let start = Instant::now();
         match node.shard.apply_step(APPLY_BYTES) {

@@ -133,9 +133,11 @@ pub struct Shard {
     /// The shard lock: guards the state machine. Never held over I/O that may block, except where
     /// a caller asks for [`Tier::Any`] after a miss.
     core: Mutex<Core>,
-    /// Signalled when records are staged, committed or applied, and at stop.
-    work: Condvar,
+    /// Signalled when records are staged, and at stop: the committer waits here.
+    staged: Condvar,
     committer_waits: AtomicBool,
+    /// Signalled when records are durable, and at stop: the applier waits here.
+    committed: Condvar,
     durable: AtomicU64,
     /// How often the log has failed.
     term: AtomicU64,
@@ -168,7 +170,8 @@ impl Shard {
             term: AtomicU64::new(0),
             term_ends: Mutex::new(Vec::new()),
             staged_bytes: AtomicUsize::new(0),
-            work: Condvar::new(),
+            staged: Condvar::new(),
+            committed: Condvar::new(),
             committer_waits: AtomicBool::new(false),
             staged_bytes_max: parts.limits.staged_bytes_max,
             stopping: AtomicBool::new(false),
@@ -423,7 +426,7 @@ impl Shard {
         let mut core = self.core.lock();
         core.take_over(position, owner, &self.generations, &self.buckets)?;
         self.cache.clear();
-        self.work.notify_all();
+        self.staged.notify_all();
         Ok(())
     }
 
@@ -432,7 +435,7 @@ impl Shard {
         if self.committer_waits.load(Ordering::Acquire) {
             // The lock orders this wake-up after the committer's last look at the batch.
             drop(self.core.lock());
-            self.work.notify_all();
+            self.staged.notify_all();
         }
     }
 
@@ -441,7 +444,7 @@ impl Shard {
         let mut core = self.core.lock();
         if !core.has_batch() && !self.is_stopping() {
             self.committer_waits.store(true, Ordering::Release);
-            self.work.wait_for(&mut core, timeout);
+            self.staged.wait_for(&mut core, timeout);
             self.committer_waits.store(false, Ordering::Release);
         }
         core.has_batch()
@@ -479,7 +482,7 @@ impl Shard {
     pub(crate) fn on_durable(&self) -> Lsn {
         let durable = self.core.lock().on_durable();
         self.durable.store(durable.0, Ordering::Release);
-        self.work.notify_all();
+        self.committed.notify_all();
         durable
     }
 
@@ -491,7 +494,6 @@ impl Shard {
         self.term.fetch_add(1, Ordering::AcqRel);
         drop(core);
         self.cache.clear();
-        self.work.notify_all();
         CommitStep::Failed(error)
     }
 
@@ -505,7 +507,7 @@ impl Shard {
     pub fn wait_committed(&self, timeout: std::time::Duration) -> bool {
         let mut core = self.core.lock();
         if core.is_drained() && !self.is_stopping() {
-            self.work.wait_for(&mut core, timeout);
+            self.committed.wait_for(&mut core, timeout);
         }
         !core.is_drained()
     }
@@ -547,9 +549,6 @@ impl Shard {
         let mut core = self.core.lock();
         core.on_applied(&records, state, &self.buckets);
         self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
-        if core.is_drained() {
-            self.work.notify_all();
-        }
         Ok(records.len())
     }
 
@@ -589,7 +588,8 @@ impl Shard {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         drop(self.core.lock());
-        self.work.notify_all();
+        self.staged.notify_all();
+        self.committed.notify_all();
     }
 
     /// Whether [`Self::stop`] was called.

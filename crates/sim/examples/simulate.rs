@@ -43,13 +43,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (mut reached, mut failed, mut events, mut answered) = (Reached::default(), 0, 0, 0);
+    let (mut reached, mut failed, mut undecided) = (Reached::default(), 0, 0);
+    let (mut events, mut answered) = (0, 0);
     for plan in &plans {
         match run(*plan) {
             Ok(report) => {
                 reached.add(&report.reached);
                 events += report.events;
                 answered += report.answered;
+                undecided += u64::from(report.undecided);
             }
             Err(failure) => {
                 println!("{failure}\n");
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{reached}{} runs, {failed} failed, {events} events, {answered} answers", plans.len());
+    println!("{reached}{} runs, {failed} failed, {undecided} undecided", plans.len());
+    println!("{events} events, {answered} answers");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

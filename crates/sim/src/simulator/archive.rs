@@ -267,6 +267,12 @@ impl Archive {
         known.map_or(Generation(keyspace.0.into()), |usage| usage.generation)
     }
 
+    /// Keys and bytes of a keyspace after the last record; `check_engine` has counted them.
+    pub fn usage(&self, keyspace: KeyspaceId) -> (u64, u64) {
+        let usage = self.state.keyspaces.get(&keyspace).copied().unwrap_or_default();
+        (usage.keys.max(0) as u64, usage.bytes.max(0) as u64)
+    }
+
     /// The applied state after this record.
     pub fn state_at(&self, lsn: Lsn) -> Option<&AppliedState> {
         self.states.get(usize::try_from(lsn.0.checked_sub(1)?).ok()?)

@@ -370,8 +370,9 @@ impl Clients {
         SINGLE_CELLS.chain(GROUP_CELLS).chain(FLUSHED_CELLS).map(Key)
     }
 
-    /// Judges everything, given what is read when no write can take effect any more.
-    pub fn check(&self, last: &LastReads) -> Checked<()> {
+    /// Judges everything, given what is read when no write can take effect any more. False: what
+    /// was told of the cells could not be judged within the budget.
+    pub fn check(&self, last: &LastReads) -> Checked<bool> {
         for (number, (counter, value)) in self.counters.iter().zip(&last.counters).enumerate() {
             let checked = counter.clone().check(*value);
             checked.or_else(|defects| violation(format!("counter {number}: {defects:?}")))?;
@@ -383,11 +384,9 @@ impl Clients {
         let bank = self.bank.clone().check();
         bank.or_else(|defects| violation(format!("bank: {defects:?}")))?;
         match check(&Cells, &self.history, StepBudget(20_000_000)) {
-            Verdict::Linearizable => Ok(()),
+            Verdict::Linearizable => Ok(true),
             Verdict::NotLinearizable(found) => violation(format!("cells: {}", found.report)),
-            Verdict::Undecided { steps, partitions } => {
-                violation(format!("undecided after {steps} steps on {partitions:?}"))
-            }
+            Verdict::Undecided { .. } => Ok(false),
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Report {
     pub events: u64,
     /// Answers that clients were given.
     pub answered: u64,
+    /// What clients were told could not be judged within the budget; all other checks passed.
+    pub undecided: bool,
     /// Situations that the run came through.
     pub reached: Reached,
 }

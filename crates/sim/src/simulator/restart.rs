@@ -128,6 +128,8 @@ impl World {
         if self.plan.planted == Some(Planted::PositionsReused) {
             self.put_back();
         }
+        let files = self.disk.list(LOG_DIR).unwrap_or_default();
+        self.trace.note(format_args!("start with {}", files.join(" ")));
         let opened = Life::open_log(&self.setup, &self.disk, &self.engine, &mut self.random);
         let log = match opened {
             Ok(log) => log,

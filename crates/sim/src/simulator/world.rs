@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use holdfast_base::{Error, ErrorKind, Lsn};
+use holdfast_base::{Error, ErrorKind, KeyspaceId, Lsn};
 use holdfast_engine::{Batch, Engine, Tier};
 use holdfast_io::{Disk, Random, SeededRandom, SimClock, SimDisk};
 use holdfast_log::Log;
 
 use super::{
-    Case, Checked, Plan, Planted, Reached, Report, Trace,
+    Case, Checked, Plan, Planted, Reached, Report, SyncFaults, Trace,
     archive::Archive,
     ask::{Answer, Ask},
     clients::{Clients, LastReads},
@@ -47,6 +47,8 @@ pub(super) struct World {
     pub now_ms: u64,
     pub sweep_slot: holdfast_base::Slot,
     pub backup: Option<Backup>,
+    /// The history was too hard to judge.
+    undecided: bool,
     /// Name of the log's last segment.
     pub segment: String,
     /// What an armed action did.
@@ -91,6 +93,7 @@ impl World {
             now_ms: 0,
             sweep_slot: holdfast_base::Slot(0),
             backup: None,
+            undecided: false,
             segment: String::new(),
             outcomes: Default::default(),
             sync_faults: 0,
@@ -103,6 +106,7 @@ impl World {
             digest: self.trace.digest(),
             events: self.trace.events(),
             answered: self.clients.answered(),
+            undecided: self.undecided,
             reached: self.reached.clone(),
         }
     }
@@ -129,7 +133,8 @@ impl World {
         }
         let (disk, rows) = (self.disk.digest(), self.rows()?);
         self.trace.note(format_args!("disk {disk:016x}, rows {rows:?}"));
-        self.clients.check(&again)
+        self.undecided = !self.clients.check(&again)?;
+        Ok(())
     }
 
     /// The process, which runs except within `boot`.
@@ -257,7 +262,8 @@ impl World {
             if self.failed {
                 self.recover()?;
             }
-            if self.failed {
+            // Once its folder's sync has failed, the log asks for a new process.
+            if self.failed || self.plan.sync_faults == SyncFaults::Everything {
                 self.kill()?;
             }
             self.disk.clear_faults();
@@ -326,6 +332,12 @@ impl World {
         }
         let rows = self.rows()?;
         self.archive.check_engine(SHARD, rows, true)?;
+        for keyspace in [0, 1].map(KeyspaceId) {
+            let (told, counted) = (life.shard.usage(keyspace).value, self.archive.usage(keyspace));
+            if told != counted {
+                return violation(format!("keyspace {keyspace}: told {told:?}, is {counted:?}"));
+            }
+        }
         let bounds = life.log.bounds(SHARD);
         if bounds.next != life.shard.durable().next() {
             return violation(format!("{bounds:?}, durable {}", life.shard.durable()));
