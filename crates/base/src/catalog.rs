@@ -36,7 +36,8 @@ pub enum KeyspaceKind {
 /// A keyspace.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Keyspace {
-    format: u32,
+    /// See [`FORMAT`].
+    pub format: u32,
     /// What SELECT takes besides the name.
     pub number: u16,
     /// What it promises.
@@ -48,8 +49,9 @@ pub struct Keyspace {
     /// Keys that it may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_max: Option<u64>,
+    /// Fields of later programs.
     #[serde(flatten)]
-    unknown: Map<String, Value>,
+    pub unknown: Map<String, Value>,
 }
 
 impl Keyspace {
@@ -74,7 +76,8 @@ impl Keyspace {
 /// A user and what it may do. New ones are disabled and may do nothing.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct User {
-    format: u32,
+    /// See [`FORMAT`].
+    pub format: u32,
     /// Whether it may log in, and act.
     pub enabled: bool,
     /// Any password is right.
@@ -93,8 +96,9 @@ pub struct User {
     /// Glob patterns of channels.
     #[serde(default)]
     pub channels: Vec<String>,
+    /// Fields of later programs.
     #[serde(flatten)]
-    unknown: Map<String, Value>,
+    pub unknown: Map<String, Value>,
 }
 
 impl Default for User {

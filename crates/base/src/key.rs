@@ -230,6 +230,9 @@ pub fn deadline(
     head(out, generation, slot, hash, key);
 }
 
+/// Bytes of a deadline row's key before the head row's key: family, deadline.
+pub const DEADLINE_PREFIX_BYTES: usize = 1 + 8;
+
 /// Where the deadlines of this millisecond begin.
 pub fn deadline_position(out: &mut Vec<u8>, deadline_ms: u64) {
     out.push(Family::Deadline as u8);

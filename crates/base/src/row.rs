@@ -76,7 +76,12 @@ impl AppliedState {
                 self.next_generation = self.next_generation.max(Generation(new.0 + 1));
             }
             Effect::Usage { keyspace, keys, bytes } => {
-                let usage = self.keyspaces.entry(keyspace).or_default();
+                // A keyspace that was never flushed is in its first generation: its own number.
+                let first = KeyspaceUsage {
+                    generation: Generation(u32::from(keyspace.0)),
+                    ..KeyspaceUsage::default()
+                };
+                let usage = self.keyspaces.entry(keyspace).or_insert(first);
                 usage.keys += keys;
                 usage.bytes += bytes;
             }
@@ -378,6 +383,14 @@ mod tests {
     fn a_record_without_a_key_is_refused() {
         let effect = Effect::PutMember { id: CollectionId(1), member: b"m" };
         assert_eq!(rows_of(&[effect]), Err(NoSubject));
+    }
+
+    #[test]
+    fn a_keyspace_that_was_never_flushed_keeps_its_first_generation() {
+        let mut state = AppliedState::default();
+        state.learn(&Effect::Usage { keyspace: KeyspaceId(3), keys: 1, bytes: 5 });
+        let usage = state.keyspaces.get(&KeyspaceId(3)).map(|usage| usage.generation);
+        assert_eq!(usage, Some(Generation(3)));
     }
 
     #[test]

@@ -59,6 +59,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Runs a node until it is told to stop.
 pub fn run(args: ServeArgs) -> Result<(), String> {
     start_logging(args.log_format);
+    end_on_panic();
     raise_file_limit();
     // Signals are caught before anything starts, so that an early one is not lost.
     let stop = stop_signal()?;
@@ -86,6 +87,16 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
     node.stop().map_err(|error| error.to_string())?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A panic is a broken invariant: the process ends at once, and the next start replays what is durable.
+/// A node that went on without one of its threads would look alive and serve nobody.
+fn end_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
 }
 
 /// Connections and table files each take a descriptor: use what the system allows.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_base::{Lsn, Slot};
+use holdfast_base::Lsn;
 use holdfast_engine::Engine;
 use holdfast_log::Log;
 
@@ -26,11 +26,15 @@ const SWEEP_COLLECTIONS: usize = 256;
 /// Most time between two flushes while something is unflushed.
 const FLUSH_EVERY: Duration = Duration::from_secs(300);
 
+/// Pause after a failed flush: the engine's own recovery needs to be left alone for some seconds.
+const FLUSH_RETRY_AFTER: Duration = Duration::from_secs(15);
+
 /// The loop of the background thread.
 pub(crate) fn run(node: &Arc<Node>) {
-    let mut sweep_at = Slot(0);
+    let mut sweep_at = None;
     let mut last_flush = Instant::now();
-    while !node.shard.is_stopping() {
+    let mut last_flush_failed = None;
+    while !node.is_stopping() {
         let mut more = false;
         match node.shard.expire_step(EXPIRE_KEYS) {
             Ok(expired) => {
@@ -46,13 +50,14 @@ pub(crate) fn run(node: &Arc<Node>) {
         match node.shard.sweep_generation(sweep_at) {
             Ok(next) => {
                 more |= next.is_some();
-                sweep_at = next.unwrap_or(Slot(0));
+                sweep_at = next;
             }
             Err(error) => tracing::warn!(?error, "sweeping waits"),
         }
-        if let Err(error) = bound_replay(node, &mut last_flush) {
+        if let Err(error) = bound_replay(node, &mut last_flush, &mut last_flush_failed) {
             tracing::warn!(%error, "flush or trim failed: it is tried again");
         }
+        admit_growth(node);
         if let Err(error) = node.log.prepare_reserve() {
             tracing::warn!(%error, "the log has no reserve segment");
         }
@@ -60,16 +65,42 @@ pub(crate) fn run(node: &Arc<Node>) {
     }
 }
 
+/// Refuses writes that grow the data while the disk has no room for the log's next segments and one
+/// flush of the engine; lets them in again when it has.
+fn admit_growth(node: &Node) {
+    let free = match node.disk.free_bytes() {
+        Ok(free) => free,
+        Err(error) => return tracing::warn!(%error, "the disk's free space is not known"),
+    };
+    let space = node.log.space();
+    let needed = 2 * node.config.log_segment_bytes.0 + node.config.memory_plan().memtables;
+    let short = space.below_reserve || free < needed;
+    node.shard.admit_growth(!short);
+    if node.metrics.disk_short.swap(u64::from(short), Ordering::Relaxed) != u64::from(short) {
+        if short {
+            tracing::error!(free, needed, "the disk is nearly full: growing writes are refused");
+        } else {
+            tracing::info!(free, needed, "the disk has room again");
+        }
+    }
+}
+
 /// Flushes the engine when replay would become long, then trims the log up to what is flushed.
-fn bound_replay(node: &Node, last_flush: &mut Instant) -> Result<(), holdfast_base::Error> {
+fn bound_replay(
+    node: &Node,
+    last_flush: &mut Instant,
+    last_flush_failed: &mut Option<Instant>,
+) -> Result<(), holdfast_base::Error> {
     let flushed = node.shard.flushed()?;
     let applied = node.shard.stats().applied_lsn;
     let unflushed_bytes = node.unflushed_log_bytes(flushed);
     let due = unflushed_bytes > node.config.engine_replay_bytes_max.0
         || flushed < node.opened_at
         || (last_flush.elapsed() > FLUSH_EVERY && flushed < applied);
-    if due {
+    if due && last_flush_failed.is_none_or(|failed| failed.elapsed() > FLUSH_RETRY_AFTER) {
+        *last_flush_failed = Some(Instant::now());
         node.engine.flush()?;
+        *last_flush_failed = None;
         node.metrics.flushes.fetch_add(1, Ordering::Relaxed);
         *last_flush = Instant::now();
     }

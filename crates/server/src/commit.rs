@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_base::Error;
+use holdfast_base::{Error, ErrorKind};
 use holdfast_log::{Log, Session};
 use holdfast_shard::CommitStep;
 
@@ -23,7 +23,7 @@ const APPLY_BYTES: usize = 1 << 20;
 /// How long the applier lets durable records gather, and how many bytes of them are enough: a few
 /// large engine batches cost far less than many small ones, and readers do not wait for either.
 const GATHER: Duration = Duration::from_millis(1);
-const GATHER_BYTES: u64 = 128 << 10;
+const GATHER_BYTES: usize = 128 << 10;
 /// Between two tries to open a failed log, or to apply to a failed engine.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long a thread sleeps without work; only to notice a stop that was not signalled.
@@ -34,6 +34,9 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
     let mut session = Some(session);
     let mut watermark_due = false;
     while !node.shard.is_stopping() || node.shard.has_staged() {
+        if node.is_past_stop_deadline() {
+            return;
+        }
         let Some(open) = session.as_mut() else {
             session = reopen(node);
             continue;
@@ -60,6 +63,8 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
                 tracing::error!(%error, "the log failed: writes stop until it is open again");
                 node.inboxes.iter().for_each(|inbox| inbox.ring());
                 session = None;
+                // A log that is full would fail again at once.
+                std::thread::park_timeout(RETRY_AFTER);
             }
         }
     }
@@ -73,7 +78,7 @@ fn reopen(node: &Node) -> Option<Box<dyn Session>> {
     let opened = if node.shard.is_drained() {
         open_session(node)
     } else {
-        Err(Error::new(holdfast_base::ErrorKind::Unavailable, "records wait to be applied"))
+        Err(Error::new(ErrorKind::Unavailable, "records wait to be applied"))
     };
     match opened {
         Ok(session) => {
@@ -99,27 +104,48 @@ pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
     Ok(session)
 }
 
+/// How long the engine may refuse rows for another reason than a full disk. It does not recover from
+/// a failed sync by itself: ending the process is the way back, what is durable is replayed.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The loop of the applier.
 pub(crate) fn run_applier(node: &Arc<Node>) {
+    let mut failing_since: Option<Instant> = None;
     loop {
         if !node.shard.wait_committed(IDLE) {
-            if node.is_drained_for_stop() {
+            if node.applier_may_end() {
                 return;
             }
             continue;
         }
-        if !node.shard.is_stopping() && node.shard.stats().staged_bytes < GATHER_BYTES {
+        if !node.is_stopping() && node.shard.staged_bytes() < GATHER_BYTES {
             std::thread::park_timeout(GATHER);
         }
         let start = Instant::now();
         match node.shard.apply_step(APPLY_BYTES) {
             Ok(0) => {}
             Ok(records) => {
+                if failing_since.take().is_some() {
+                    node.apply_fails(false);
+                    tracing::info!("the engine takes rows again");
+                }
                 node.metrics.apply.add(start.elapsed().as_micros() as u64, 1);
                 node.metrics.records.fetch_add(records as u64, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::error!(%error, "the engine refused durable records: they wait");
+                let since = *failing_since.get_or_insert_with(|| {
+                    node.apply_fails(true);
+                    tracing::error!(%error, "the engine refuses durable records: they wait");
+                    start
+                });
+                if error.kind() != ErrorKind::Full && since.elapsed() > ENGINE_PATIENCE {
+                    tracing::error!(
+                        %error,
+                        "the engine does not recover: this process ends; what is durable is \
+                         replayed at the next start"
+                    );
+                    std::process::exit(1);
+                }
                 if node.is_past_stop_deadline() {
                     return;
                 }

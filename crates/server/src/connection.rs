@@ -12,7 +12,11 @@ use rustix::{
     net::{SendFlags, send},
 };
 
-use crate::{metrics::Family, session::Session};
+use crate::{
+    metrics::Family,
+    session::Session,
+    worker::{OWED_BYTES_PAUSE, READ_BYTES},
+};
 
 /// Replies from here on wait until the gate opens.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,12 @@ pub(crate) struct Connection {
     pub closing: bool,
     pub wants_write: bool,
     pub reading: bool,
+    /// The client sends no more.
+    pub half_closed: bool,
+    /// Not read because too much is staged.
+    pub paused: bool,
+    /// Requests wait in `input` until some of what is owed has been taken.
+    pub has_backlog: bool,
     pub is_dirty: bool,
     pub is_gated: bool,
 }
@@ -71,6 +81,9 @@ impl Connection {
             closing: false,
             wants_write: false,
             reading: true,
+            half_closed: false,
+            paused: false,
+            has_backlog: false,
             is_dirty: false,
             is_gated: false,
         }
@@ -117,6 +130,13 @@ impl Connection {
             self.output.extend_from_slice(b"\r\n");
             self.closing = true;
         }
+    }
+
+    /// Whether more input is wanted: not while it could only pile up.
+    pub(crate) fn may_read(&self) -> bool {
+        let piles_up = self.fetching && self.input.len() >= READ_BYTES;
+        let stays = !self.closing && !self.half_closed && !self.paused;
+        stays && !piles_up && self.owed() < OWED_BYTES_PAUSE
     }
 
     /// Bytes that wait to be written, held ones included.

@@ -36,7 +36,7 @@ pub(crate) fn run(node: &Arc<Node>, listener: TcpListener) {
             .route("/readyz", get(ready))
             .with_state(node.clone());
         let stopped = async move {
-            while !node.shard.is_stopping() {
+            while !node.is_stopping() {
                 tokio::time::sleep(STOP_POLL).await;
             }
         };
@@ -98,6 +98,7 @@ fn render(node: &Node) -> String {
     head(out, name, "histogram", "Moving one batch of durable records into the engine.");
     write_histogram(out, name, "shard=\"0\"", &[&node.metrics.apply]);
     render_shard(node, out);
+    render_keyspaces(node, out);
     render_connections(node, out);
     render_engine(node, out);
     std::mem::take(out)
@@ -114,6 +115,13 @@ fn render_shard(node: &Node, out: &mut String) {
     one(out, "holdfast_log_records_total", counter, "Records applied.", m.records.load(Relaxed));
     one(out, "holdfast_log_reopened_total", counter, "Reopened logs.", m.reopened.load(Relaxed));
     one(out, "holdfast_log_failed", gauge, "1 while writes are refused.", u8::from(stats.failed));
+    one(
+        out,
+        "holdfast_disk_short",
+        gauge,
+        "1 while growth is refused.",
+        m.disk_short.load(Relaxed),
+    );
     one(out, "holdfast_staged_lsn", gauge, "Last staged position.", stats.staged_lsn);
     one(out, "holdfast_durable_lsn", gauge, "Last durable position.", stats.durable_lsn);
     one(out, "holdfast_apply_lag_records", gauge, "Durable records not yet applied.", lag);
@@ -136,6 +144,23 @@ fn render_shard(node: &Node, out: &mut String) {
         let _ = writeln!(out, "{name}{{owner=\"{owner}\"}} {bytes}");
     }
     one(out, "holdfast_memory_bytes_max", gauge, "The memory setting.", node.config.memory.0);
+}
+
+fn render_keyspaces(node: &Node, out: &mut String) {
+    let table = node.catalog.look(&node.shard).durable;
+    let usage: Vec<_> = table
+        .keyspaces()
+        .map(|(name, keyspace)| (name, node.shard.usage(keyspace.id()).value))
+        .collect();
+    let (keys, bytes) = ("holdfast_keyspace_keys", "holdfast_keyspace_bytes");
+    head(out, keys, "gauge", "Keys of a keyspace.");
+    for (name, (count, _)) in &usage {
+        let _ = writeln!(out, "{keys}{{keyspace=\"{name}\"}} {count}");
+    }
+    head(out, bytes, "gauge", "Bytes of keys and content of a keyspace.");
+    for (name, (_, size)) in &usage {
+        let _ = writeln!(out, "{bytes}{{keyspace=\"{name}\"}} {size}");
+    }
 }
 
 fn render_connections(node: &Node, out: &mut String) {

@@ -2,8 +2,6 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
-use holdfast_base::KeyspaceId;
-
 use crate::{DATABASES, REDIS_VERSION, node::Node};
 
 /// Writes the lines of one section.
@@ -102,10 +100,13 @@ fn cluster(_: &Node, out: &mut String) {
 }
 
 fn keyspace(node: &Node, out: &mut String) {
-    for id in 0..DATABASES {
-        let (keys, bytes) = node.shard.usage(KeyspaceId(id)).value;
+    for (name, keyspace) in node.catalog.look(&node.shard).durable.keyspaces() {
+        let (keys, bytes) = node.shard.usage(keyspace.id()).value;
+        let id = keyspace.number;
         if keys > 0 {
-            line(out, &format!("db{id}"), format!("keys={keys},expires=0,avg_ttl=0,bytes={bytes}"));
+            let name = if id < DATABASES { String::new() } else { format!(",name={name}") };
+            let usage = format!("keys={keys},expires=0,avg_ttl=0,bytes={bytes}{name}");
+            line(out, &format!("db{id}"), usage);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! of a request: `worker` (socket) → `session` (words) → `holdfast_shard` (op) → back.
 
 mod background;
+mod catalog;
 mod clients;
 mod commit;
 mod config;

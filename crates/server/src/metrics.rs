@@ -147,6 +147,8 @@ pub struct NodeMetrics {
     pub expired: AtomicU64,
     /// Times that the log failed and was reopened.
     pub reopened: AtomicU64,
+    /// 1 while growing writes are refused because the disk is nearly full.
+    pub disk_short: AtomicU64,
     /// Times that the wall clock jumped too far ahead.
     pub clock_jumps: AtomicU64,
 }

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     Config, PortPolicy, Sync, background,
+    catalog::Catalog,
     clients::Clients,
     commit,
     fetch::{self, FetchQueue},
@@ -30,7 +31,6 @@ use crate::{
     inbox::Inbox,
     metrics::{NodeMetrics, WorkerMetrics},
     ports,
-    users::Users,
     worker::Worker,
 };
 
@@ -61,9 +61,10 @@ pub enum OpenProgress {
 pub struct Node {
     pub(crate) config: Config,
     pub(crate) shard: Shard,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: EmbeddedLog,
     pub(crate) engine: RocksEngine,
-    pub(crate) users: Users,
+    pub(crate) catalog: Catalog,
     pub(crate) clients: Clients,
     pub(crate) fetches: FetchQueue,
     pub(crate) inboxes: Vec<Arc<Inbox>>,
@@ -75,6 +76,10 @@ pub struct Node {
     started: Instant,
     addresses: Mutex<Option<(SocketAddr, SocketAddr)>>,
     ready: AtomicBool,
+    stopping: AtomicBool,
+    /// The committer has ended: nothing more becomes durable.
+    commits_ended: AtomicBool,
+    apply_fails: AtomicBool,
     stop_deadline: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Wakes the background thread at a stop.
@@ -96,6 +101,7 @@ fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
 
 /// Log and engine of a data folder, opened and in agreement, and the state that they hold.
 struct Opened {
+    disk: Arc<dyn Disk>,
     log: EmbeddedLog,
     engine: RocksEngine,
     applied: AppliedState,
@@ -132,7 +138,7 @@ fn open_data(config: &Config, progress: &mut dyn FnMut(OpenProgress)) -> Result<
         engine_claims: stored.iter().map(|state| (SHARD, state.lsn)).collect(),
         ..EmbeddedOptions::new(LOG_DIR, log_mode)
     };
-    let log = EmbeddedLog::open(disk, options, &mut random).map_err(log_error)?;
+    let log = EmbeddedLog::open(disk.clone(), options, &mut random).map_err(log_error)?;
     let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
     let replayed = replay(SHARD, &log, &engine, |at| {
         progress(OpenProgress::Replaying {
@@ -145,7 +151,7 @@ fn open_data(config: &Config, progress: &mut dyn FnMut(OpenProgress)) -> Result<
         random.fill(&mut hash_seed);
         AppliedState { hash_seed, ..AppliedState::default() }
     });
-    Ok(Opened { log, engine, applied, seed: random.next_u64(), lock })
+    Ok(Opened { disk, log, engine, applied, seed: random.next_u64(), lock })
 }
 
 /// The data folder's own name survives a power cut only if its parent was synced.
@@ -197,9 +203,10 @@ impl Node {
         let inboxes = inboxes
             .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("eventfd: {errno}")))?;
         Ok(Node {
-            users: Users::with_default_password(&config.redis_password),
+            catalog: Catalog::load(&opened.engine, &shard, &config.redis_password)?,
             config,
             shard,
+            disk: opened.disk,
             log: opened.log,
             engine: opened.engine,
             clients: Clients::default(),
@@ -212,6 +219,9 @@ impl Node {
             started: Instant::now(),
             addresses: Mutex::new(None),
             ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            commits_ended: AtomicBool::new(false),
+            apply_fails: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
             threads: Mutex::new(Vec::new()),
             nap: (Mutex::new(()), Condvar::new()),
@@ -271,7 +281,8 @@ impl Node {
 
     /// Whether requests are served: writes too.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.shard.stats().failed
+        let failing = self.shard.stats().failed || self.apply_fails.load(Ordering::Acquire);
+        self.ready.load(Ordering::Acquire) && !failing
     }
 
     /// Moves shard time to the clocks and gives it in milliseconds.
@@ -318,14 +329,9 @@ impl Node {
     /// Lets the background thread sleep until a stop.
     pub(crate) fn park_background(&self, duration: Duration) {
         let mut guard = self.nap.0.lock();
-        if !self.shard.is_stopping() {
+        if !self.is_stopping() {
             self.nap.1.wait_for(&mut guard, duration);
         }
-    }
-
-    /// Whether a stop has come so far that nothing is left to apply.
-    pub(crate) fn is_drained_for_stop(&self) -> bool {
-        self.shard.is_stopping() && !self.shard.has_staged() && self.shard.is_drained()
     }
 
     /// Whether a stop has used up its time.
@@ -333,28 +339,64 @@ impl Node {
         self.stop_deadline.lock().is_some_and(|deadline| Instant::now() > deadline)
     }
 
-    /// Drains and flushes, then ends all threads. An error says what was left undone; nothing
-    /// acknowledged is lost either way, only replay is longer.
+    /// Whether a stop has begun: no more requests are taken.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing more will become durable and everything durable is applied, or a stop has
+    /// used up its time.
+    pub(crate) fn applier_may_end(&self) -> bool {
+        let last = self.commits_ended.load(Ordering::Acquire) && self.shard.is_drained();
+        last || self.is_past_stop_deadline()
+    }
+
+    /// Remembers whether the engine refuses durable records.
+    pub(crate) fn apply_fails(&self, fails: bool) {
+        self.apply_fails.store(fails, Ordering::Release);
+    }
+
+    /// Drains and flushes, thread after thread in the order in which work flows. An error says what
+    /// was left undone; nothing acknowledged is lost either way, only replay is longer.
     pub fn stop(&self) -> Result<(), Error> {
         let deadline = Instant::now() + Duration::from_secs(self.config.shutdown_seconds_max);
         *self.stop_deadline.lock() = Some(deadline);
         self.ready.store(false, Ordering::Release);
-        self.shard.stop();
+        self.stopping.store(true, Ordering::Release);
+        // Data threads take no more requests and let the replies go that wait for durability.
+        self.inboxes.iter().for_each(|inbox| inbox.ring());
+        self.join("data");
         self.fetches.stop();
         drop(self.nap.0.lock());
         self.nap.1.notify_all();
-        self.inboxes.iter().for_each(|inbox| inbox.ring());
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread had panicked");
-            }
+        for thread in ["fetch", "background", "http"] {
+            self.join(thread);
         }
+        self.shard.stop();
+        self.join("log");
+        self.commits_ended.store(true, Ordering::Release);
+        self.join("apply");
         if !self.shard.is_drained() {
             let text = "stopped with records not yet applied: they are replayed at the next start";
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
         self.engine.flush().map_err(Error::from)
+    }
+
+    /// Waits for the threads whose names begin so.
+    fn join(&self, name: &str) {
+        let mut threads = self.threads.lock();
+        let (ending, rest) = std::mem::take(&mut *threads)
+            .into_iter()
+            .partition(|thread| thread.thread().name().is_some_and(|n| n.starts_with(name)));
+        *threads = rest;
+        drop(threads);
+        let ending: Vec<JoinHandle<()>> = ending;
+        for thread in ending {
+            if thread.join().is_err() {
+                tracing::error!(name, "a thread had panicked");
+            }
+        }
     }
 }
 

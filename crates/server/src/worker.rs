@@ -30,13 +30,13 @@ use crate::{
 };
 
 /// Bytes read from a socket at once; also what a pipelined batch in one turn is bounded by.
-const READ_BYTES: usize = 64 << 10;
+pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Events taken at once.
 const EVENTS: usize = 256;
 /// Connections accepted in one turn, so that a storm of them does not starve the others.
 const ACCEPTS: usize = 64;
 /// A connection that owes this much is not read until it has taken some.
-const OWED_BYTES_PAUSE: usize = 1 << 20;
+pub(crate) const OWED_BYTES_PAUSE: usize = 1 << 20;
 /// Tries with fetches in between before a command may read the disk on the data thread: rows were
 /// thrown out again before they could be used.
 const FETCHES_MAX: u32 = 8;
@@ -44,8 +44,14 @@ const FETCHES_MAX: u32 = 8;
 const IDLE: Duration = Duration::from_millis(100);
 /// How long it sleeps while too much is staged for the disk.
 const PAUSED: Duration = Duration::from_millis(2);
+/// How long sockets stay unread for that reason. Then reads are served again, and writes are refused
+/// by the shard until the disk has caught up.
+const PAUSED_MAX: Duration = Duration::from_secs(1);
 /// Largest output buffer that a connection without output keeps for the next reply.
 const KEEP_OUTPUT_BYTES: usize = 64 << 10;
+
+/// How long a listener rests after accepting failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
@@ -73,6 +79,10 @@ pub(crate) struct Worker {
     gated: Vec<u64>,
     /// Connections that were not read because too much was staged.
     paused: Vec<u64>,
+    /// When to listen again, after accepting failed.
+    accept_again: Option<Instant>,
+    /// Since when too much has been staged.
+    pressed_since: Option<Instant>,
 }
 
 fn token(place: u32, turn: u32) -> u64 {
@@ -100,6 +110,8 @@ impl Worker {
             dirty: Vec::new(),
             gated: Vec::new(),
             paused: Vec::new(),
+            accept_again: None,
+            pressed_since: None,
         })
     }
 
@@ -111,10 +123,11 @@ impl Worker {
             self.wait(&mut events);
             self.node.advance_time();
             let now = Instant::now();
+            self.resume_accepting(now);
             self.resume_paused(now);
             for event in events.drain(..) {
                 match event.data.u64() {
-                    LISTENER => self.accept(),
+                    LISTENER => self.accept(now),
                     BELL => self.inbox.take(&mut messages),
                     token => self.on_event(token, event.flags, now),
                 }
@@ -126,7 +139,7 @@ impl Worker {
             self.node.shard.submit();
             self.release();
             self.flush_dirty();
-            if self.node.shard.is_stopping() && self.may_end() {
+            if self.node.is_stopping() && self.may_end() {
                 return;
             }
         }
@@ -140,8 +153,13 @@ impl Worker {
             self.release();
             self.flush_dirty();
         }
-        if self.node.shard.is_stopping() {
+        if self.node.is_stopping() {
             timeout = PAUSED;
+        }
+        // Input that was run after the turn's replies had left is committed and written right away.
+        self.node.shard.submit();
+        if !self.dirty.is_empty() {
+            timeout = Duration::ZERO;
         }
         let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.as_nanos().min(999_999_999) as i64 };
         events.clear();
@@ -178,13 +196,20 @@ impl Worker {
         }
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, now: Instant) {
+        if self.node.is_stopping() || self.accept_again.is_some_and(|at| now < at) {
+            return;
+        }
         for _ in 0..ACCEPTS {
             let (socket, addr) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) => {
+                    // Out of descriptors, most likely: the listener stays readable, so it is left
+                    // alone for a while.
                     tracing::warn!(%error, "a connection could not be accepted");
+                    let _ = epoll::delete(&self.epoll, &self.listener);
+                    self.accept_again = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             };
@@ -201,7 +226,7 @@ impl Worker {
                 continue;
             }
             let client = self.node.clients.connect(addr, self.node.uptime_seconds());
-            let session = Session::new(client, !self.node.users.asks_for_password());
+            let session = Session::new(client, &self.node);
             let place = self.free.pop().unwrap_or_else(|| {
                 self.places.push(Place::default());
                 self.places.len() as u32 - 1
@@ -251,8 +276,13 @@ impl Worker {
 
     /// Reads what is there and runs it. False: the connection is over.
     fn receive(&mut self, token: u64, connection: &mut Connection, now: Instant) -> bool {
-        if self.node.shard.pressure() == Pressure::StopReading {
+        if self.node.is_stopping() {
+            self.set_reading(token, connection, false);
+            return true;
+        }
+        if self.is_under_pressure(now) {
             self.metrics.paused.fetch_add(1, Ordering::Relaxed);
+            connection.paused = true;
             self.paused.push(token);
             self.set_reading(token, connection, false);
             return true;
@@ -260,11 +290,14 @@ impl Worker {
         let mut scratch = std::mem::take(&mut self.scratch);
         let received = recv(&connection.socket, scratch.as_mut_slice(), RecvFlags::empty());
         let alive = match received {
-            Ok((_, 0)) => false,
+            Ok((_, 0)) => {
+                // The client sends no more; what it has asked for is still answered.
+                connection.half_closed = true;
+                self.set_reading(token, connection, false);
+                self.mark_dirty(token, connection);
+                connection.owed() > 0 || connection.fetching
+            }
             Ok((_, len)) => {
-                if connection.fetching && connection.input.len() >= READ_BYTES {
-                    self.set_reading(token, connection, false);
-                }
                 self.metrics.bytes_in.fetch_add(len as u64, Ordering::Relaxed);
                 let bytes = scratch.get(..len).unwrap_or_default();
                 if connection.input.is_empty() {
@@ -338,6 +371,7 @@ impl Worker {
         if connection.closing {
             used = bytes.len();
         }
+        connection.has_backlog = connection.owed() >= OWED_BYTES_PAUSE;
         let elapsed_us = now.elapsed().as_micros() as u64;
         for (latency, count) in self.metrics.latency.iter().zip(answered) {
             if count > 0 {
@@ -389,20 +423,37 @@ impl Worker {
     fn on_fetched(&mut self, token: u64, now: Instant) {
         let Some(mut connection) = self.take(token) else { return };
         connection.fetching = false;
-        if !connection.reading && connection.owed() < OWED_BYTES_PAUSE {
-            self.set_reading(token, &mut connection, true);
-        }
         self.run_input(token, &mut connection, now);
         self.put_back(token, connection);
     }
 
+    /// Whether too much is staged, and not for so long that waiting has become pointless.
+    fn is_under_pressure(&mut self, now: Instant) -> bool {
+        if self.node.shard.pressure() == Pressure::None {
+            self.pressed_since = None;
+            return false;
+        }
+        now.duration_since(*self.pressed_since.get_or_insert(now)) < PAUSED_MAX
+    }
+
+    /// Listens again after a pause.
+    fn resume_accepting(&mut self, now: Instant) {
+        if self.accept_again.is_some_and(|at| now >= at) {
+            self.accept_again = None;
+            let (readable, data) = (epoll::EventFlags::IN, epoll::EventData::new_u64(LISTENER));
+            if let Err(error) = epoll::add(&self.epoll, &self.listener, data, readable) {
+                tracing::error!(%error, "no more connections are accepted");
+            }
+        }
+    }
+
     fn resume_paused(&mut self, now: Instant) {
-        if self.paused.is_empty() || self.node.shard.pressure() == Pressure::StopReading {
+        if self.is_under_pressure(now) || self.paused.is_empty() {
             return;
         }
         for token in std::mem::take(&mut self.paused) {
             let Some(mut connection) = self.take(token) else { continue };
-            self.set_reading(token, &mut connection, true);
+            connection.paused = false;
             self.run_input(token, &mut connection, now);
             self.put_back(token, connection);
         }
@@ -485,15 +536,16 @@ impl Worker {
                 self.spare_outputs.push(output);
             }
         }
-        let owes_much = connection.owed() >= OWED_BYTES_PAUSE;
-        let resumes = !owes_much && !connection.reading && !self.paused.contains(&token);
-        if blocked != connection.wants_write || owes_much == connection.reading || resumes {
+        if connection.half_closed && connection.owed() == 0 && !connection.fetching {
+            return false;
+        }
+        let reading = connection.may_read() && !self.node.is_stopping();
+        if blocked != connection.wants_write || reading != connection.reading {
             connection.wants_write = blocked;
-            let reading = !owes_much && !self.paused.contains(&token);
             self.set_reading(token, connection, reading);
-            if resumes && !connection.input.is_empty() {
-                self.run_input(token, connection, Instant::now());
-            }
+        }
+        if connection.has_backlog && connection.owed() < OWED_BYTES_PAUSE && !connection.fetching {
+            self.run_input(token, connection, Instant::now());
         }
         true
     }

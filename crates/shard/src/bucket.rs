@@ -64,18 +64,10 @@ impl Buckets {
         self.word(bucket).fetch_add(STAGED, Ordering::AcqRel);
     }
 
-    /// A record that touches the bucket is in the engine and out of the overlay.
+    /// A record that touches the bucket is out of the overlay: in the engine, or dropped.
     pub(crate) fn applied(&self, bucket: u16) {
         // Count down and version up in one step, so that nobody sees one without the other.
         self.word(bucket).fetch_add(STAGED - 2, Ordering::AcqRel);
-    }
-
-    /// Forgets all counts and changes all versions: the overlay was dropped.
-    pub(crate) fn reset(&self) {
-        for word in &self.states {
-            let version = word.load(Ordering::Acquire) >> 32;
-            word.store((version + 1) << 32, Ordering::Release);
-        }
     }
 
     /// Orders cache fills and updates of a bucket.
@@ -104,16 +96,5 @@ mod tests {
         buckets.applied(7);
         assert!(buckets.state(7).is_quiet());
         assert_ne!(buckets.state(7), before);
-    }
-
-    #[test]
-    fn a_reset_silences_every_bucket_under_a_new_version() {
-        let buckets = Buckets::default();
-        let before = buckets.state(9);
-        buckets.staged(9);
-        buckets.staged(9);
-        buckets.reset();
-        assert!(buckets.state(9).is_quiet());
-        assert_ne!(buckets.state(9), before);
     }
 }

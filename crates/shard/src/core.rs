@@ -4,12 +4,18 @@
 //! the rows of records that are staged and not applied; a record is applied only after it was
 //! durable; after a failure nothing is staged until the log was reopened. No threads, no I/O.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use holdfast_base::{
     Effect, Epoch, Error, ErrorKind, Generation, Hlc, HybridClock, KeyspaceId, Lsn, ShardId,
     SharedBytes,
-    limits::RECORD_BYTES_MAX,
+    limits::{KEYSPACES_MAX, RECORD_BYTES_MAX},
     record::{Batch, BatchBuilder, BatchHeader},
     row::{AppliedState, KeyspaceUsage},
 };
@@ -49,6 +55,33 @@ pub struct KeyspaceQuota {
     pub keys_max: Option<u64>,
 }
 
+/// Quotas of all keyspaces. Set without the shard lock: catalog changes come from under it.
+#[derive(Debug)]
+pub(crate) struct Quotas(Box<[(AtomicU64, AtomicU64)]>);
+
+impl Default for Quotas {
+    fn default() -> Self {
+        let none = |_| (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
+        Quotas((0..KEYSPACES_MAX).map(none).collect())
+    }
+}
+
+impl Quotas {
+    pub(crate) fn set(&self, keyspace: KeyspaceId, quota: KeyspaceQuota) {
+        if let Some((bytes, keys)) = self.0.get(usize::from(keyspace.0)) {
+            bytes.store(quota.bytes_max.unwrap_or(u64::MAX), Ordering::Release);
+            keys.store(quota.keys_max.unwrap_or(u64::MAX), Ordering::Release);
+        }
+    }
+
+    /// Most bytes and keys; without a quota, more than any keyspace can have.
+    fn get(&self, keyspace: KeyspaceId) -> (u64, u64) {
+        self.0.get(usize::from(keyspace.0)).map_or((u64::MAX, u64::MAX), |(bytes, keys)| {
+            (bytes.load(Ordering::Acquire), keys.load(Ordering::Acquire))
+        })
+    }
+}
+
 /// A record between staging and applying.
 #[derive(Debug)]
 pub(crate) struct StagedRecord {
@@ -68,7 +101,8 @@ pub(crate) struct StagedRecord {
 #[derive(Debug)]
 struct WatchedRow {
     watchers: usize,
-    changed: Lsn,
+    /// Value of the shard's change counter when the row was last staged.
+    changed: u64,
 }
 
 /// See the module's head. Guarded by the shard lock.
@@ -88,12 +122,17 @@ pub(crate) struct Core {
     /// Full batches that wait to be taken.
     sealed: VecDeque<(Batch, Vec<StagedRecord>)>,
     in_flight: VecDeque<Vec<StagedRecord>>,
-    committed: VecDeque<StagedRecord>,
+    /// Durable and not yet applied; the applier works on clones of the handles at the front.
+    committed: VecDeque<Arc<StagedRecord>>,
     staged_bytes: usize,
     staged_bytes_total: u64,
     failed: Option<Error>,
     watched: HashMap<SharedBytes, WatchedRow>,
-    pub(crate) quotas: BTreeMap<KeyspaceId, KeyspaceQuota>,
+    /// Counts staged records and failures; unlike positions it is never given out twice.
+    changes: u64,
+    quotas: Arc<Quotas>,
+    /// Whether the disk has room for writes that add keys or bytes.
+    pub(crate) growth_admitted: bool,
 }
 
 impl Core {
@@ -128,7 +167,9 @@ impl Core {
             staged_bytes_total: 0,
             failed: Some(Error::new(ErrorKind::Unavailable, "the shard has not been opened yet")),
             watched: HashMap::new(),
-            quotas: BTreeMap::new(),
+            changes: 0,
+            quotas: Arc::default(),
+            growth_admitted: true,
         }
     }
 
@@ -193,6 +234,14 @@ impl Core {
         }
         let usage = std::mem::take(&mut pending.usage);
         let grows = usage.iter().any(|&(_, keys, bytes)| keys > 0 || bytes > 0);
+        if grows && !self.growth_admitted {
+            let text = "command not allowed: the disk is nearly full; deleting is still possible";
+            return Err(Error::new(ErrorKind::Full, text).into());
+        }
+        if self.staged_bytes > 3 * self.limits.staged_bytes_max {
+            let text = "the engine takes no rows at the moment: retry later";
+            return Err(Error::new(ErrorKind::Overloaded, text).into());
+        }
         if grows && self.staged_bytes > 2 * self.limits.staged_bytes_max {
             let text = "too many writes wait for the disk: retry later";
             return Err(Error::new(ErrorKind::Overloaded, text).into());
@@ -230,22 +279,27 @@ impl Core {
         let lsn = self.builder.finish().expect("begun three lines above");
         for effect in &pending.state {
             self.staged.learn(effect);
-            if let Effect::FlushKeyspace { keyspace, new, .. } = *effect {
-                generations.set(keyspace, new, lsn);
-                self.watched.values_mut().for_each(|row| row.changed = lsn);
-            }
         }
+        self.changes += 1;
         self.staged.next_collection = next_collection;
         for (row, bucket) in &pending.touched {
             buckets.staged(*bucket);
             if let Some(watched) = self.watched.get_mut(row) {
-                watched.changed = lsn;
+                watched.changed = self.changes;
             }
         }
         let mut rows = Vec::with_capacity(pending.written.len());
         for (row, (value, bucket)) in pending.written {
             self.overlay.insert(row.clone(), StagedRow { lsn, value: value.clone() });
             rows.push((row, value, bucket));
+        }
+        // A keyspace shows as emptied only when the rows of the same record are staged.
+        for effect in &pending.state {
+            if let Effect::FlushKeyspace { keyspace, new, .. } = *effect {
+                generations.set(keyspace, new, lsn);
+                let changes = self.changes;
+                self.watched.values_mut().for_each(|row| row.changed = changes);
+            }
         }
         self.staged_bytes += bytes;
         self.staged_bytes_total += bytes as u64;
@@ -264,21 +318,33 @@ impl Core {
     }
 
     fn check_quota(&self, keyspace: KeyspaceId, keys: i64, bytes: i64) -> Result<(), OpError> {
-        let Some(quota) = self.quotas.get(&keyspace) else { return Ok(()) };
+        let (bytes_max, keys_max) = self.quotas.get(keyspace);
         let usage = self.usage(keyspace);
-        let over = |max: Option<u64>, used: i64, more: i64| {
-            more > 0 && max.is_some_and(|max| used.saturating_add(more) > max as i64)
+        let over = |max: u64, used: i64, more: i64| {
+            more > 0 && u64::try_from(used.saturating_add(more)).is_ok_and(|sum| sum > max)
         };
-        if over(quota.keys_max, usage.keys, keys) {
-            return Err(OpError::QuotaExceeded(format!(
-                "keyspace {keyspace} may hold no more keys"
-            )));
+        if over(keys_max, usage.keys, keys) {
+            let text = format!("keyspace {keyspace} may hold no more than {keys_max} keys");
+            return Err(OpError::QuotaExceeded(text));
         }
-        if over(quota.bytes_max, usage.bytes, bytes) {
-            let text = format!("keyspace {keyspace} may hold no more bytes");
+        if over(bytes_max, usage.bytes, bytes) {
+            let text = format!("keyspace {keyspace} may hold no more than {bytes_max} bytes");
             return Err(OpError::QuotaExceeded(text));
         }
         Ok(())
+    }
+
+    /// The quotas, to be set from outside of the lock.
+    pub fn quotas(&self) -> Arc<Quotas> {
+        self.quotas.clone()
+    }
+
+    /// Whether a generation is in use as far as records are applied.
+    pub fn is_applied_generation(&self, generation: Generation) -> bool {
+        let keyspaces = &self.applied.keyspaces;
+        let first = u16::try_from(generation.0).ok().filter(|id| *id < KEYSPACES_MAX);
+        first.is_some_and(|id| !keyspaces.contains_key(&KeyspaceId(id)))
+            || keyspaces.values().any(|usage| usage.generation == generation)
     }
 
     /// Usage of a keyspace, staged records included.
@@ -321,59 +387,73 @@ impl Core {
     pub fn on_durable(&mut self) -> Lsn {
         if let Some(records) = self.in_flight.pop_front() {
             self.durable = records.last().map_or(self.durable, |record| record.lsn);
-            self.committed.extend(records);
+            self.committed.extend(records.into_iter().map(Arc::new));
         }
         self.durable
     }
 
     /// The log refused or lost a batch: writes stop until [`Self::take_over`].
     pub fn on_failed(&mut self, error: Error, generations: &Generations, buckets: &Buckets) {
-        self.failed = Some(error);
+        // What was staged is of unknown outcome; what is refused from now on certainly is not done.
+        self.failed = Some(Error::new(ErrorKind::Unavailable, error.text()));
         self.drop_staged(generations, buckets);
     }
 
-    /// Forgets what is staged and not durable. What is durable stays to be applied.
+    /// Forgets what is staged and not durable. What is durable stays staged until it is applied;
+    /// readers without the lock notice nothing of it.
     fn drop_staged(&mut self, generations: &Generations, buckets: &Buckets) {
-        self.building.clear();
-        self.sealed.clear();
-        self.in_flight.clear();
-        self.overlay.clear();
-        buckets.reset();
-        self.staged_bytes = self.committed.iter().map(|record| record.bytes).sum();
-        self.staged = self.applied.clone();
-        generations.reset();
-        for (keyspace, usage) in &self.applied.keyspaces {
-            generations.set(*keyspace, usage.generation, Lsn::ZERO);
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is_planted(crate::planted::Bug::OverlayKept) {
+            self.building.clear();
+            self.sealed.clear();
+            self.in_flight.clear();
+            return;
         }
-        // Durable records that wait for the applier are staged again, under their positions.
+        let sealed = self.sealed.drain(..).flat_map(|(_, records)| records);
+        let in_flight = self.in_flight.drain(..).flatten();
+        let dropped: Vec<_> = in_flight.chain(sealed).chain(self.building.drain(..)).collect();
+        self.staged_bytes = self.committed.iter().map(|record| record.bytes).sum();
+        let (incarnation, epoch) = (self.staged.incarnation, self.staged.epoch);
+        self.staged = AppliedState { incarnation, epoch, ..self.applied.clone() };
+        self.overlay.clear();
+        let mut flushes = BTreeMap::new();
         for record in &self.committed {
             for effect in &record.state {
                 self.staged.learn(effect);
-                if let Effect::FlushKeyspace { keyspace, new, .. } = *effect {
-                    generations.set(keyspace, new, record.lsn);
+                if let Effect::FlushKeyspace { keyspace, .. } = *effect {
+                    flushes.insert(keyspace, record.lsn);
                 }
             }
             self.staged.next_collection = record.next_collection;
-            record.touched.iter().for_each(|(_, bucket)| buckets.staged(*bucket));
             for (row, value, _) in &record.rows {
                 let row = row.clone();
                 self.overlay.insert(row, StagedRow { lsn: record.lsn, value: value.clone() });
             }
         }
-        self.watched.values_mut().for_each(|row| row.changed = Lsn(u64::MAX));
+        for id in (0..KEYSPACES_MAX).map(KeyspaceId) {
+            let generation = self.usage(id).generation;
+            if generations.get(id).is_some_and(|(current, _)| current != generation) {
+                generations.set(id, generation, flushes.get(&id).copied().unwrap_or_default());
+            }
+        }
+        for (_, bucket) in dropped.iter().flat_map(|record| &record.touched) {
+            buckets.applied(*bucket);
+        }
+        self.changes += 1;
+        let changes = self.changes;
+        self.watched.values_mut().for_each(|row| row.changed = changes);
     }
 
     /// Durable records to apply, oldest first, up to about `bytes_max`, with the state after them.
-    pub fn take_committed(
-        &mut self,
-        bytes_max: usize,
-    ) -> Option<(Vec<StagedRecord>, AppliedState)> {
+    /// They stay staged until [`Self::on_applied`].
+    pub fn committed(&self, bytes_max: usize) -> Option<(Vec<Arc<StagedRecord>>, AppliedState)> {
         let mut records = Vec::new();
         let mut state = self.applied.clone();
         let mut bytes = 0;
-        while bytes < bytes_max
-            && let Some(record) = self.committed.pop_front()
-        {
+        for record in &self.committed {
+            if bytes >= bytes_max {
+                break;
+            }
             bytes += record.bytes;
             record.state.iter().for_each(|effect| state.learn(effect));
             state.lsn = record.lsn;
@@ -381,27 +461,27 @@ impl Core {
             state.n = record.n;
             state.time = record.time;
             state.next_collection = record.next_collection;
-            records.push(record);
+            records.push(record.clone());
         }
         state.incarnation = self.staged.incarnation;
         (!records.is_empty()).then_some((records, state))
     }
 
-    /// The records are in the engine and the row cache: their rows leave the overlay.
-    pub fn on_applied(&mut self, records: &[StagedRecord], state: AppliedState, buckets: &Buckets) {
+    /// The records, the oldest durable ones, are in the engine and the row cache: their rows leave
+    /// the overlay.
+    pub fn on_applied(
+        &mut self,
+        records: &[Arc<StagedRecord>],
+        state: AppliedState,
+        buckets: &Buckets,
+    ) {
+        self.committed.drain(..records.len());
         for record in records {
             self.overlay.remove_applied(record.lsn, record.rows.iter().map(|(row, _, _)| row));
             record.touched.iter().for_each(|(_, bucket)| buckets.applied(*bucket));
             self.staged_bytes = self.staged_bytes.saturating_sub(record.bytes);
         }
         self.applied = state;
-    }
-
-    /// The engine refused durable records: they stay to be applied.
-    pub fn on_apply_failed(&mut self, records: Vec<StagedRecord>) {
-        for record in records.into_iter().rev() {
-            self.committed.push_front(record);
-        }
     }
 
     /// Bytes of records between staging and applying.
@@ -421,7 +501,10 @@ impl Core {
 
     /// Positions: last staged, last durable, last applied.
     pub fn positions(&self) -> (Lsn, Lsn, Lsn) {
-        (Lsn(self.builder.next_lsn().0 - 1), self.durable, self.applied.lsn)
+        let last = Lsn(self.builder.next_lsn().0 - 1);
+        // After a failure the builder still stands where the lost records ended.
+        let staged = if self.failed.is_some() { self.durable } else { last };
+        (staged, self.durable, self.applied.lsn)
     }
 
     /// Why writes are refused, if they are.
@@ -430,15 +513,14 @@ impl Core {
     }
 
     /// Remembers changes of a head row from now on; gives what [`Self::watch_changed`] compares.
-    pub fn watch(&mut self, row: SharedBytes) -> Lsn {
-        let entry =
-            self.watched.entry(row).or_insert(WatchedRow { watchers: 0, changed: Lsn::ZERO });
+    pub fn watch(&mut self, row: SharedBytes) -> u64 {
+        let entry = self.watched.entry(row).or_insert(WatchedRow { watchers: 0, changed: 0 });
         entry.watchers += 1;
         entry.changed
     }
 
     /// Whether a watched row changed since [`Self::watch`] gave `seen`.
-    pub fn watch_changed(&self, row: &[u8], seen: Lsn) -> bool {
+    pub fn watch_changed(&self, row: &[u8], seen: u64) -> bool {
         self.watched.get(row).is_none_or(|watched| watched.changed != seen)
     }
 

@@ -38,11 +38,19 @@ impl Shard {
             return Err(crate::op_error::corrupt_row(row, "the key"));
         };
         if let Some(keyspace) = self.keyspace_of(generation) {
-            self.write(Tier::Any, |txn| {
+            // The head is brought into memory first, so that the lock is not held over the disk.
+            let head = row.get(key::DEADLINE_PREFIX_BYTES..).unwrap_or_default();
+            self.engine().get(head, Tier::Any)?;
+            let done = self.write(Tier::Cached, |txn| {
                 let key = txn.key(keyspace, user_key);
                 if key.generation == generation { txn.expire(&key, deadline_ms) } else { Ok(()) }
-            })?;
-        } else {
+            });
+            match done {
+                // Thrown out of memory again already: the next round comes back to it.
+                Ok(_) | Err(OpError::Miss(_)) => {}
+                Err(error) => return Err(error),
+            }
+        } else if !self.is_applied_generation(generation) {
             // Left by a flushed keyspace; nobody writes to its generation any more. The row is
             // derived, so it goes without a record.
             let mut batch = Batch::new();
@@ -60,6 +68,10 @@ impl crate::Txn<'_> {
         key: &crate::KeyRef<'_>,
         deadline_ms: u64,
     ) -> Result<(), OpError> {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is_planted(crate::planted::Bug::ExpiryUnchecked) {
+            return self.put_head(key, None, DeleteReason::Expired);
+        }
         if self.is_past(key, deadline_ms)? {
             self.put_head(key, None, DeleteReason::Expired)?;
         }

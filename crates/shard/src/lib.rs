@@ -11,6 +11,8 @@ mod expire;
 mod op_error;
 pub mod ops;
 mod overlay;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod replay;
 mod row_cache;
 mod shard;
@@ -28,4 +30,5 @@ pub use row_cache::RowCache;
 pub use shard::{
     CommitStep, Done, Gate, GateState, Pressure, Shard, ShardParts, ShardStats, WatchedKey,
 };
+pub use sweep::SweepAt;
 pub use txn::{KeyRef, StoredHead, Txn};

@@ -66,6 +66,10 @@ impl RowCache {
             return;
         }
         let _ordered = buckets.lock(bucket);
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is_planted(crate::planted::Bug::StaleFill) {
+            return self.rows.insert(key, row.clone());
+        }
         if buckets.state(bucket) == seen {
             self.rows.insert(key, row.clone());
         }

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     Buckets, KeyRef, Limits, OpError, RowCache, Txn,
-    core::{Core, KeyspaceQuota},
+    core::{Core, KeyspaceQuota, Quotas},
     overlay::StagedRows,
     txn::Generations,
     view::{Pin, Source, Staged, View, Witness},
@@ -96,7 +96,7 @@ pub enum CommitStep {
 #[derive(Debug)]
 pub struct WatchedKey {
     row: SharedBytes,
-    seen: Lsn,
+    seen: u64,
     /// Deadline that had not passed when the key was first watched.
     deadline_ms: Option<u64>,
 }
@@ -130,6 +130,7 @@ pub struct Shard {
     buckets: Buckets,
     generations: Generations,
     hasher: KeyHasher,
+    quotas: Arc<Quotas>,
     /// The shard lock: guards the state machine. Never held over I/O that may block, except where
     /// a caller asks for [`Tier::Any`] after a miss.
     core: Mutex<Core>,
@@ -157,7 +158,9 @@ impl Shard {
         for (keyspace, usage) in &parts.applied.keyspaces {
             generations.set(*keyspace, usage.generation, Lsn::ZERO);
         }
+        let core = Core::new(parts.id, parts.applied.clone(), parts.limits);
         Shard {
+            quotas: core.quotas(),
             id: parts.id,
             engine: parts.engine,
             cache: RowCache::new(parts.row_cache_bytes),
@@ -166,7 +169,7 @@ impl Shard {
             hasher: KeyHasher::new(parts.applied.hash_seed),
             durable: AtomicU64::new(parts.applied.lsn.0),
             time_ms: AtomicU64::new(parts.applied.time.ms()),
-            core: Mutex::new(Core::new(parts.id, parts.applied, parts.limits)),
+            core: Mutex::new(core),
             term: AtomicU64::new(0),
             term_ends: Mutex::new(Vec::new()),
             staged_bytes: AtomicUsize::new(0),
@@ -399,15 +402,27 @@ impl Shard {
 
     /// Watches no longer.
     pub fn unwatch(&self, watched: &[WatchedKey]) {
+        if watched.is_empty() {
+            return;
+        }
+        if watched.is_empty() {
+            return;
+        }
         let mut core = self.core.lock();
         for key in watched {
             core.unwatch(&key.row);
         }
     }
 
-    /// Says what a keyspace may hold.
+    /// Says what a keyspace may hold. Takes no lock.
     pub fn set_quota(&self, keyspace: KeyspaceId, quota: KeyspaceQuota) {
-        self.core.lock().quotas.insert(keyspace, quota);
+        self.quotas.set(keyspace, quota);
+    }
+
+    /// Says whether the disk has room for writes that add keys or bytes; others are always let in,
+    /// so that a full disk can be emptied.
+    pub fn admit_growth(&self, admitted: bool) {
+        self.core.lock().growth_admitted = admitted;
     }
 
     /// Whether there is room for more staged records.
@@ -432,9 +447,8 @@ impl Shard {
 
     /// Wakes the committer if it sleeps; called once a turn, after the turn's writes were staged.
     pub fn submit(&self) {
-        if self.committer_waits.load(Ordering::Acquire) {
-            // The lock orders this wake-up after the committer's last look at the batch.
-            drop(self.core.lock());
+        // The lock orders this wake-up after the committer's last look at the batch.
+        if self.committer_waits.load(Ordering::Acquire) && self.core.lock().has_batch() {
             self.staged.notify_all();
         }
     }
@@ -515,7 +529,7 @@ impl Shard {
     /// Moves durable records into the engine, then the row cache, then out of the overlay. Gives
     /// the number of records; after an error they stay where they are.
     pub fn apply_step(&self, bytes_max: usize) -> Result<usize, Error> {
-        let Some((records, state)) = self.core.lock().take_committed(bytes_max) else {
+        let Some((records, state)) = self.core.lock().committed(bytes_max) else {
             return Ok(0);
         };
         // In key order, which the engine's memtable takes at half the cost, and each row once, as
@@ -536,10 +550,7 @@ impl Shard {
         let mut applied = Vec::new();
         key::applied(&mut applied, self.id);
         batch.put(&applied, &state.encode());
-        if let Err(error) = self.engine.write(&batch) {
-            self.core.lock().on_apply_failed(records);
-            return Err(error.into());
-        }
+        self.engine.write(&batch)?;
         for (row, value, bucket) in records.iter().flat_map(|record| &record.rows) {
             if let Some(bucket) = bucket {
                 let _ordered = self.buckets.lock(*bucket);
@@ -572,6 +583,11 @@ impl Shard {
     /// Whether something is staged and not yet taken by the committer.
     pub fn has_staged(&self) -> bool {
         self.core.lock().has_batch()
+    }
+
+    /// Bytes of records between staging and applying.
+    pub fn staged_bytes(&self) -> usize {
+        self.staged_bytes.load(Ordering::Acquire)
     }
 
     /// Bytes of records staged since the shard was opened.
@@ -611,6 +627,16 @@ impl Shard {
             row_cache_rows: self.cache.len() as u64,
             failed: core.failure().is_some(),
         }
+    }
+
+    /// Whether a generation is in use as far as records are applied.
+    pub(crate) fn is_applied_generation(&self, generation: Generation) -> bool {
+        self.core.lock().is_applied_generation(generation)
+    }
+
+    /// The generation of a keyspace, to notice that it was emptied meanwhile.
+    pub fn generation(&self, keyspace: KeyspaceId) -> Generation {
+        self.generations.get(keyspace).unwrap_or_default().0
     }
 
     /// The keyspace that a generation belongs to now, if any.

@@ -6,10 +6,13 @@
 
 use std::ops::ControlFlow;
 
-use holdfast_base::{Head, SLOTS, Slot, key};
+use holdfast_base::{Generation, Head, SLOTS, Slot, key};
 use holdfast_engine::{Batch, Tier};
 
 use crate::{OpError, Shard};
+
+/// How far a sweep has come: which generation, and the slot to go on with.
+pub type SweepAt = (Generation, Slot);
 
 /// Heads that one step removes at most.
 const HEADS_PER_STEP: usize = 1_000;
@@ -38,9 +41,10 @@ impl Shard {
         Ok(dropped.len())
     }
 
-    /// Removes some heads of a flushed generation, from `slot` on. Gives where to go on: `None`
-    /// when nothing flushed is left.
-    pub fn sweep_generation(&self, slot: Slot) -> Result<Option<Slot>, OpError> {
+    /// Removes some heads of a flushed generation, from where the last step of it ended. Gives where
+    /// to go on: `None` when nothing flushed is left.
+    pub fn sweep_generation(&self, from: Option<SweepAt>) -> Result<Option<SweepAt>, OpError> {
+        let resumed = from;
         let from = [key::Family::DroppedGeneration as u8];
         let to = [key::Family::DroppedGeneration as u8 + 1];
         let snapshot = self.engine().snapshot()?;
@@ -53,6 +57,8 @@ impl Shard {
         let Some(generation) = key::parse_dropped_generation(&marker) else {
             return Err(crate::op_error::corrupt_row(&marker, "the key"));
         };
+        // Another generation may have come first meanwhile: its sweep begins at the first slot.
+        let slot = resumed.filter(|at| at.0 == generation).map_or(Slot(0), |at| at.1);
         let mut batch = Batch::new();
         let mut at = slot;
         while at.0 < SLOTS && at.0 < slot.0.saturating_add(SLOTS_PER_STEP) {
@@ -80,7 +86,7 @@ impl Shard {
             })?;
             if batch.len() >= HEADS_PER_STEP {
                 self.engine().write(&batch)?;
-                return Ok(Some(at));
+                return Ok(Some((generation, at)));
             }
             at = Slot(at.0 + 1);
         }
@@ -89,7 +95,7 @@ impl Shard {
             at = Slot(0);
         }
         self.engine().write(&batch)?;
-        Ok(Some(at))
+        Ok(Some((generation, at)))
     }
 }
 

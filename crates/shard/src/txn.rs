@@ -54,12 +54,6 @@ impl Generations {
             entry.0.store(u64::from(generation.0), Ordering::Release);
         }
     }
-
-    pub(crate) fn reset(&self) {
-        for id in 0..KEYSPACES_MAX {
-            self.set(KeyspaceId(id), Generation(u32::from(id)), Lsn::ZERO);
-        }
-    }
 }
 
 /// A key with everything that finds its rows, computed once an op.
@@ -215,7 +209,8 @@ impl<'a> Txn<'a> {
     }
 
     /// Keyspaces that hold keys or have held some since they were last emptied.
-    pub fn keyspaces_in_use(&self) -> Vec<KeyspaceId> {
+    pub fn keyspaces_in_use(&mut self) -> Vec<KeyspaceId> {
+        self.observed = self.observed.max(self.staged.map_or(Lsn::ZERO, |(_, last)| last));
         let staged = self.staged.into_iter().flat_map(|(state, _)| &state.keyspaces);
         let mut ids: Vec<_> =
             staged.filter(|(_, usage)| usage.keys != 0).map(|(id, _)| *id).collect();
@@ -264,6 +259,11 @@ impl<'a> Txn<'a> {
             return Ok(written.clone());
         }
         self.view.get(row, bucket, &mut self.observed)
+    }
+
+    /// Drops the effects so far: the op is refused. What it has seen still counts.
+    pub fn abandon(&mut self) {
+        self.pending = Pending::default();
     }
 
     /// Visits rows in order; what this record wrote included.

@@ -32,8 +32,7 @@ enum Rule {
 
 fn rule(request: &Request) -> Rule {
     match (request.name().as_str(), request.word(1).as_str()) {
-        ("smembers" | "hkeys", _) => Rule::Unordered,
-        ("spop", _) if request.words.len() > 2 => Rule::Unordered,
+        ("smembers" | "hkeys" | "hvals", _) => Rule::Unordered,
         ("hgetall", _) => Rule::Pairs,
         ("scan" | "sscan", _) => Rule::Cursor { pairs: false },
         ("hscan" | "zscan", _) => Rule::Cursor { pairs: true },

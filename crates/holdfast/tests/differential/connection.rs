@@ -14,8 +14,8 @@ use holdfast_protocol::resp::parse_value;
 
 use crate::request::Request;
 
-/// Silence after which a server counts as stuck.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Silence after which a server counts as stuck, unless said otherwise.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 pub struct Connection {
     stream: TcpStream,
@@ -26,9 +26,14 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(address: SocketAddr) -> Connection {
+        Connection::open_for(address, SILENCE_MAX)
+    }
+
+    /// A connection on which a shorter silence means that the server is stuck.
+    pub fn open_for(address: SocketAddr, silence: Duration) -> Connection {
         let stream = TcpStream::connect(address).expect("the server accepts connections");
         stream.set_nodelay(true).expect("a TCP socket takes this option");
-        stream.set_read_timeout(Some(SILENCE_MAX)).expect("the time is not zero");
+        stream.set_read_timeout(Some(silence)).expect("the time is not zero");
         Connection { stream, received: Vec::new(), broken: None }
     }
 

@@ -54,6 +54,80 @@ pub const KNOWN: &[Known] = &[
         ours: "$8\r\nlistpack",
     },
     Known {
+        reason: "tools compute slots with it; it needs no cluster",
+        requests: &["cluster keyslot k"],
+        redis: "-ERR This instance has cluster support disabled",
+        ours: ":7629",
+    },
+    Known {
+        reason: "words in errors are shown whole, as UTF-8; Redis cuts them at a zero byte",
+        requests: &["x\0y"],
+        redis: "-ERR unknown command 'x',",
+        ours: "-ERR unknown command 'x\0y',",
+    },
+    Known {
+        reason: "an empty bound is no number; C's strtod reads it as 0, and spaces before one too",
+        requests: &["zadd z 0 m", "zcount z ( 1"],
+        redis: ":0",
+        ours: "-ERR min or max is not a float",
+    },
+    Known {
+        reason: "scores are decimal; C's strtod also reads hexadecimal",
+        requests: &["zadd z 0x10 m"],
+        redis: ":1",
+        ours: "-ERR value is not a valid float",
+    },
+    Known {
+        reason: "two stars match the empty name as one does",
+        requests: &["set  v", "scan 0 match **"],
+        redis: "*2\r\n$1\r\n0\r\n*0",
+        ours: "*2\r\n$1\r\n0\r\n*1",
+    },
+    Known {
+        reason: "a flush of a keyspace with keys is one change of all of it, in O(1): whoever \
+                 watches a key of it, even an absent one, starts again",
+        requests: &["set other v", "watch k", "flushdb", "multi", "exec"],
+        redis: "*0",
+        ours: "*-1",
+    },
+    Known {
+        reason: "a HELLO that is refused changes nothing",
+        requests: &["hello 2 setname a nonsense", "client getname"],
+        redis: "$1\r\na",
+        ours: "$-1",
+    },
+    Known {
+        reason: "ZSCAN prints scores as ZSCORE does; Redis prints those of small sorted sets in \
+                 full",
+        requests: &["zadd z 123456789012345678 m", "zscan z 0"],
+        redis: "*2\r\n$1\r\n0\r\n*2\r\n$1\r\nm\r\n$18\r\n123456789012345680",
+        ours: "*2\r\n$1\r\n0\r\n*2\r\n$1\r\nm\r\n$22\r\n1.2345678901234568e+17",
+    },
+    Known {
+        reason: "a number of a database is wrong in one way, however large it is",
+        requests: &["select 4294967296"],
+        redis: "-ERR value is out of range, value must between",
+        ours: "-ERR DB index is out of range",
+    },
+    Known {
+        reason: "arguments of a sub-command are counted when it runs, not when it is queued",
+        requests: &["multi", "config get"],
+        redis: "-ERR wrong number of arguments for 'config|get' command",
+        ours: "+QUEUED",
+    },
+    Known {
+        reason: "scores have one zero, so that equal scores have one order",
+        requests: &["zincrby z -0 m"],
+        redis: "$2\r\n-0",
+        ours: "$1\r\n0",
+    },
+    Known {
+        reason: "a wrong number of arguments is told in the same words for every command",
+        requests: &["exec x"],
+        redis: "-EXECABORT Transaction discarded because of: wrong number of arguments",
+        ours: "-ERR wrong number of arguments for 'exec' command",
+    },
+    Known {
         reason: "integers are not shared: every value has one reference",
         requests: &["set k 7", "object refcount k"],
         redis: ":2147483647",

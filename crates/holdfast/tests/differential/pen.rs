@@ -38,7 +38,7 @@ const INTEGERS: [&str; 20] = [
 ];
 
 /// Texts around the border of what counts as a double.
-const DOUBLES: [&str; 30] = [
+const DOUBLES: [&str; 29] = [
     "0",
     "1",
     "-1",
@@ -51,7 +51,7 @@ const DOUBLES: [&str; 30] = [
     "1e3",
     "1E-5",
     "1e20",
-    "123456789012345678",
+    "12345678901234567",
     "9007199254740993",
     "0.30000000000000004",
     "1e-7",
@@ -61,7 +61,6 @@ const DOUBLES: [&str; 30] = [
     "-inf",
     "+inf",
     "Infinity",
-    "-0",
     ".5",
     "5.",
     "+2",
@@ -72,7 +71,7 @@ const DOUBLES: [&str; 30] = [
 ];
 
 /// How many of [`DOUBLES`] both servers take.
-const DOUBLES_FINE: usize = 26;
+const DOUBLES_FINE: usize = 25;
 
 /// The hand that writes the requests of one sequence.
 pub struct Pen {
@@ -182,7 +181,7 @@ impl Pen {
             b"\\k*",
             b"*\\",
             b"k\\{4\\}",
-            b"**",
+            b"k**",
             b"[a-",
             b"b*[13579]",
             b"[\\]k]*",
@@ -244,7 +243,9 @@ impl Pen {
             _ => {
                 let at = self.random.below(words.len());
                 let word = words[at].clone();
-                words.push(word);
+                // What an error may repeat is text without a zero byte, see `known.rs`.
+                let plain = !word.contains(&0) && word.is_ascii();
+                words.push(if plain { word } else { b"x".to_vec() });
             }
         }
     }

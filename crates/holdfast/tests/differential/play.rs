@@ -2,14 +2,15 @@
 //! sequence that shows one as short as it gets.
 //!
 //! Requests of one connection in a row are pipelined; where the connection changes, all replies
-//! are awaited first, so that both servers see one order. SPOP removes what it likes: its reply
-//! is checked against the members before, and then both servers lose what either popped.
+//! are awaited first, so that both servers see one order. SPOP and SRANDMEMBER draw what they like:
+//! their replies are checked against the members before, and then both servers lose what either
+//! popped.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     compare::{self, Slack},
-    connection::Connection,
+    connection::{Connection, SILENCE_MAX},
     request::{Request, elements, text},
     servers::Pair,
     state,
@@ -20,6 +21,13 @@ pub struct Difference {
     pub request: Request,
     pub redis: Vec<u8>,
     pub ours: Vec<u8>,
+}
+
+impl Difference {
+    /// Whether our server gave no reply at all.
+    pub fn is_stuck(&self) -> bool {
+        self.ours.starts_with(b"!")
+    }
 }
 
 /// A sequence and how it is played.
@@ -45,7 +53,17 @@ struct Line {
 }
 
 /// Plays the sequence on empty servers; the number of requests played before the difference.
-pub fn play(pair: &Pair, sequence: &Sequence) -> Option<(usize, Difference)> {
+///
+/// A server that did not answer is replaced by a new one: it may be stuck for ever.
+pub fn play(pair: &mut Pair, sequence: &Sequence) -> Option<(usize, Difference)> {
+    let found = play_once(pair, sequence);
+    if found.as_ref().is_some_and(|(_, difference)| difference.is_stuck()) {
+        pair.replace_ours();
+    }
+    found
+}
+
+fn play_once(pair: &Pair, sequence: &Sequence) -> Option<(usize, Difference)> {
     for address in [pair.redis.address, pair.ours.address] {
         Connection::open(address).ask(Request::of("flushall"));
     }
@@ -57,8 +75,8 @@ pub fn play(pair: &Pair, sequence: &Sequence) -> Option<(usize, Difference)> {
         let batch = batch(&sequence.requests[done..]);
         let line = &mut lines[batch[0].connection];
         let started = Instant::now();
-        let found = if is_pop(&batch[0]) {
-            line.pop(&batch[0]).map(|difference| (0, difference))
+        let found = if is_drawn(&batch[0]) {
+            line.draw(&batch[0]).map(|difference| (0, difference))
         } else {
             line.exchange(batch, slack)
         };
@@ -73,15 +91,16 @@ pub fn play(pair: &Pair, sequence: &Sequence) -> Option<(usize, Difference)> {
     state::difference(pair, sequence.databases, slack).map(|difference| (done, difference))
 }
 
-fn is_pop(request: &Request) -> bool {
-    request.name() == "spop"
+/// Whether chance decides the reply.
+fn is_drawn(request: &Request) -> bool {
+    ["spop", "srandmember"].contains(&request.name().as_str())
 }
 
 fn batch(requests: &[Request]) -> &[Request] {
     let (connection, mut bytes) = (requests[0].connection, 0);
     let fits = |request: &&Request| {
         bytes += request.bytes();
-        request.connection == connection && !is_pop(request) && bytes <= PIPELINE_BYTES_MAX
+        request.connection == connection && !is_drawn(request) && bytes <= PIPELINE_BYTES_MAX
     };
     let len = requests.iter().take(PIPELINE_MAX).take_while(fits).count();
     &requests[..len.max(1)]
@@ -90,7 +109,7 @@ fn batch(requests: &[Request]) -> &[Request] {
 impl Line {
     fn open(pair: &Pair, protocol: u8) -> Line {
         let open = |address| {
-            let mut connection = Connection::open(address);
+            let mut connection = Connection::open_for(address, pair.silence);
             if protocol == 3 {
                 connection.ask(Request::of("hello 3"));
             }
@@ -143,15 +162,17 @@ impl Line {
         }
     }
 
-    fn pop(&mut self, request: &Request) -> Option<Difference> {
+    fn draw(&mut self, request: &Request) -> Option<Difference> {
         let key = request.words.get(1).cloned().unwrap_or_default();
         let before = self.redis.ask(Request::new("smembers").arg(&key));
         let (redis, ours) = self.both(request);
-        let fair = match (popped(&before, &redis), popped(&before, &ours)) {
+        // A negative count draws with repetition.
+        let repeats = request.words.get(2).is_some_and(|count| count.starts_with(b"-"));
+        let fair = match (drawn(&before, &redis, repeats), drawn(&before, &ours, repeats)) {
             (Some(theirs), Some(own)) => {
                 let fair = redis.first() == ours.first() && theirs.len() == own.len();
                 let lost = [theirs, own].concat();
-                if !lost.is_empty() {
+                if request.name() == "spop" && !lost.is_empty() {
                     self.both(&Request::new("srem").arg(&key).args(lost));
                 }
                 fair
@@ -162,33 +183,39 @@ impl Line {
     }
 }
 
-/// The members that an SPOP says it removed, if they were members and are named once.
-fn popped(before: &[u8], reply: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The members that were drawn, if they were members and, unless it may repeat, are named once.
+fn drawn(before: &[u8], reply: &[u8], repeats: bool) -> Option<Vec<Vec<u8>>> {
     let before = elements(before)?;
     let mut members = match reply.first()? {
         b'*' | b'~' => elements(reply)?,
+        b'_' => vec![],
         b'$' if reply.starts_with(b"$-1") => vec![],
         b'$' => vec![reply],
         _ => return None,
     };
     members.sort_unstable();
     let named = members.len();
-    members.dedup();
+    if !repeats {
+        members.dedup();
+    }
     (named == members.len() && members.iter().all(|member| before.contains(member)))
         .then(|| members.iter().filter_map(|member| text(member)).map(<[u8]>::to_vec).collect())
 }
 
+/// A sequence that got a server stuck is repeated many times while it is shortened.
+const SHRINK_SILENCE: Duration = Duration::from_secs(1);
 /// How long a sequence may be shortened.
-const SHRINK_MAX: Duration = Duration::from_secs(20);
+const SHRINK_MAX: Duration = Duration::from_secs(100);
 
 /// Drops requests for as long as the same command still answers differently.
 pub fn shrink(
-    pair: &Pair,
+    pair: &mut Pair,
     mut sequence: Sequence,
     (mut at, mut difference): (usize, Difference),
 ) -> (Sequence, Difference) {
     let started = Instant::now();
     let command = difference.request.name();
+    pair.silence = SHRINK_SILENCE;
     sequence.requests.truncate(at + 1);
     let mut width = sequence.requests.len().div_ceil(2);
     while width > 0 && started.elapsed() < SHRINK_MAX {
@@ -211,5 +238,6 @@ pub fn shrink(
             width /= 2;
         }
     }
+    pair.silence = SILENCE_MAX;
     (sequence, difference)
 }

@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, SILENCE_MAX},
     request::{Request, text},
 };
 
@@ -38,11 +38,18 @@ impl Drop for Server {
 pub struct Pair {
     pub redis: Server,
     pub ours: Server,
+    /// Silence after which a server counts as stuck.
+    pub silence: Duration,
 }
 
 impl Pair {
     pub fn start() -> Pair {
-        Pair { redis: start_redis(), ours: start_ours() }
+        Pair { redis: start_redis(), ours: start_ours(), silence: SILENCE_MAX }
+    }
+
+    /// Ends our server, whatever its state, and starts another.
+    pub fn replace_ours(&mut self) {
+        self.ours = start_ours();
     }
 
     /// Stops our server as an operator would: it must end well and must not have complained.

@@ -221,11 +221,15 @@ impl Files {
         let bytes = bytes_min.max(self.segment_bytes).next_multiple_of(BLOCK_BYTES as u64);
         let result = match &mut self.reserve {
             Some(reserve) if reserve.bytes >= bytes => Ok(()),
-            Some(reserve) => reserve
-                .file
-                .allocate(bytes)
-                .and_then(|()| reserve.file.sync_all())
-                .map(|()| reserve.bytes = bytes),
+            Some(reserve) => {
+                let grown = reserve.file.allocate(bytes).and_then(|()| reserve.file.sync_all());
+                match &grown {
+                    Ok(()) => reserve.bytes = bytes,
+                    // A file whose sync failed is never used again.
+                    Err(_) => self.reserve = None,
+                }
+                grown
+            }
             None => self.make_reserve(bytes),
         };
         self.shortage = result.as_ref().is_err_and(crate::error::is_full);

@@ -41,6 +41,10 @@ impl CommandError {
     }
 }
 
+/// Bytes that one reply may hold: a command that would say more is refused, so that no single request
+/// can use up memory.
+pub(crate) const REPLY_BYTES_MAX: usize = 256 << 20;
+
 pub(crate) type Outcome = Result<(), CommandError>;
 
 /// A command on keys at work, within a record of its own or a transaction's.
@@ -98,6 +102,8 @@ pub(crate) struct Command {
     pub arity: isize,
     pub key_spec: KeySpec,
     pub run: Run,
+    /// Subcommands that rules on users may name by themselves, in lower case.
+    pub subcommands: &'static [&'static str],
     /// Flags as COMMAND INFO tells them.
     pub flags: &'static [&'static str],
     /// Group as COMMAND DOCS tells it; also an ACL category where Redis has one of that name.
@@ -116,6 +122,7 @@ pub(crate) const COMMAND: Command = Command {
     arity: 1,
     key_spec: NO_KEY,
     run: Run::Session(|_| Ok(Flow::Continue)),
+    subcommands: &[],
     flags: &[],
     group: "generic",
     since: "1.0.0",
@@ -157,7 +164,13 @@ impl Command {
     /// ACL categories, with the sign in front, as COMMAND INFO tells them.
     pub(crate) fn categories(&self) -> Vec<&'static str> {
         let mut categories = Vec::new();
-        let group = match self.group {
+        // Where Redis has a category that the group does not say.
+        let group = match self.name {
+            "asking" | "command" | "readonly" | "readwrite" | "wait" => "connection",
+            "dbsize" | "flushall" | "flushdb" => "generic",
+            _ => self.group,
+        };
+        let group = match group {
             "string" => Some("@string"),
             "hash" => Some("@hash"),
             "set" => Some("@set"),
@@ -178,6 +191,9 @@ impl Command {
                 categories.push(category);
             }
         }
+        if ["acl", "config", "flushall", "flushdb", "info", "keyspace"].contains(&self.name) {
+            categories.push("@dangerous");
+        }
         categories.extend(group);
         categories.push(if self.flags.contains(&"fast") { "@fast" } else { "@slow" });
         categories
@@ -188,6 +204,14 @@ impl<'c> Call<'c, '_, '_> {
     /// An argument that the arity guarantees.
     pub(crate) fn arg(&self, at: usize) -> &'c [u8] {
         self.args.get(at).unwrap_or_default()
+    }
+
+    /// Refuses a reply that has become too long.
+    pub(crate) fn check_reply(&self) -> Outcome {
+        if self.out.len() > REPLY_BYTES_MAX {
+            return Err(OpError::TooLarge("a reply holds at most 256 MiB").into());
+        }
+        Ok(())
     }
 
     /// Random numbers, for the ops that choose.

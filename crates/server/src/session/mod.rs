@@ -4,6 +4,7 @@
 //! reply has to wait for. It never waits itself: a row that is not in memory gives `Flow::Fetch`,
 //! and the caller runs the same request again when the row is there.
 
+mod access;
 mod args;
 mod command;
 mod commands;
@@ -13,11 +14,12 @@ mod transaction;
 
 use std::sync::Arc;
 
-use holdfast_base::KeyspaceId;
+use holdfast_base::{KeyspaceId, limits::KEY_BYTES_MAX};
 use holdfast_engine::Tier;
 use holdfast_protocol::resp::{Args, Protocol, ReplyWriter};
-use holdfast_shard::{Gate, OpError};
+use holdfast_shard::{Gate, OpError, Txn};
 
+use access::Access;
 pub(crate) use args::OwnedArgs;
 pub(crate) use command::{Call, Command, CommandError, Outcome, Run, SessionCall};
 pub use table::command_reference;
@@ -32,6 +34,7 @@ pub(crate) struct Session {
     pub keyspace: KeyspaceId,
     pub protocol: Protocol,
     pub authenticated: bool,
+    pub access: Access,
     pub transaction: Transaction,
 }
 
@@ -54,14 +57,18 @@ pub(crate) struct Executed {
 }
 
 impl Session {
-    pub(crate) fn new(client: Arc<ClientInfo>, authenticated: bool) -> Session {
-        Session {
+    /// A connection that has just been made.
+    pub(crate) fn new(client: Arc<ClientInfo>, node: &Node) -> Session {
+        let mut session = Session {
             client,
             keyspace: KeyspaceId(0),
             protocol: Protocol::Resp2,
-            authenticated,
+            authenticated: false,
+            access: Access::none(),
             transaction: Transaction::default(),
-        }
+        };
+        session.log_out(node);
+        session
     }
 
     /// Gives up what the session holds of the shard.
@@ -80,7 +87,7 @@ pub(crate) fn execute(
 ) -> Executed {
     let start = output.len();
     let mut out = ReplyWriter::new(output, session.protocol);
-    let command = match admit(session, args) {
+    let command = match admit(node, session, args) {
         Ok(command) => command,
         Err(error) => {
             session.transaction.refuse();
@@ -99,15 +106,20 @@ pub(crate) fn execute(
             let mut call = SessionCall { node, session, args, out, tier, gate: None };
             let result = run(&mut call);
             let gate = call.gate;
-            result.map(|flow| (gate, flow))
+            result.map(|flow| (gate, Ok(flow)))
         }
         Run::Read(_) | Run::Write(_) | Run::Scan(_) => {
             on_keys(node, command, args, session.keyspace, tier, out)
-                .map(|gate| (gate, Flow::Continue))
+                .map(|(gate, outcome)| (gate, outcome.map(|()| Flow::Continue)))
         }
     };
     match result {
-        Ok((gate, flow)) => Executed { family, gate, flow },
+        Ok((gate, Ok(flow))) => Executed { family, gate, flow },
+        Ok((gate, Err(refusal))) => {
+            output.truncate(start);
+            errors::write(&mut ReplyWriter::new(output, session.protocol), &refusal);
+            Executed { family, gate, flow: Flow::Continue }
+        }
         Err(error) => {
             output.truncate(start);
             if error.is_miss() {
@@ -124,15 +136,42 @@ pub(crate) fn execute(
 }
 
 /// Finds the command and checks what does not depend on keys.
-fn admit(session: &Session, args: Args<'_>) -> Result<&'static Command, CommandError> {
+fn admit(
+    node: &Node,
+    session: &mut Session,
+    args: Args<'_>,
+) -> Result<&'static Command, CommandError> {
     let command = find(args.name()).ok_or_else(|| errors::unknown_command(args))?;
     if !command.arity_fits(args.len()) {
         return Err(errors::wrong_arity(command.name));
     }
-    if !session.authenticated && !command.before_auth {
-        return Err(CommandError::Text("NOAUTH Authentication required.".into()));
+    if command.keys(args).any(|key| key.len() > KEY_BYTES_MAX) {
+        return Err(CommandError::text("ERR a key holds at most 64 KiB"));
+    }
+    session.refresh(node);
+    session.check(command, args)?;
+    if session.transaction.is_open() && command.flags.contains(&"no_multi") {
+        return Err(CommandError::text("ERR Command not allowed inside a transaction"));
     }
     Ok(command)
+}
+
+/// A command's reply: what it waits for, and its refusal if it was refused.
+type Answered = (Option<Gate>, Outcome);
+
+/// Sorts out what a command came to: a refusal is an answer (and undoes the command's effects), what
+/// the command lacks or a failure stops it.
+fn settle(txn: &mut Txn<'_>, result: Outcome) -> Result<Outcome, OpError> {
+    match result {
+        Err(CommandError::Op(
+            stop @ (OpError::Miss(_) | OpError::ColdRange | OpError::Fault(_)),
+        )) => Err(stop),
+        Err(refusal) => {
+            txn.abandon();
+            Ok(Err(refusal))
+        }
+        Ok(()) => Ok(Ok(())),
+    }
 }
 
 /// Runs a command on keys, outside of a transaction.
@@ -143,61 +182,44 @@ fn on_keys(
     keyspace: KeyspaceId,
     tier: Tier,
     mut out: ReplyWriter<'_>,
-) -> Result<Option<Gate>, CommandError> {
+) -> Result<Answered, CommandError> {
     let start = out.len();
     let shard = &node.shard;
-    let mut failed = None;
-    let mut settle = |result: Outcome| {
-        result.map_err(|error| match error {
-            CommandError::Op(error) => error,
-            text @ CommandError::Text(_) => {
-                failed = Some(text);
-                // Any error stops the op without effect; the text is what the client sees.
-                OpError::WrongType
-            }
-        })
-    };
+    let random = &node.random;
     let done = match command.run {
-        Run::Read(run) => {
+        Run::Read(run) => loop {
+            // If the keyspace is emptied meanwhile, some keys may be of before and some of after.
+            let generation = shard.generation(keyspace);
             let keys: Vec<_> = command.keys(args).map(|key| shard.key(keyspace, key)).collect();
-            shard.read(&keys, tier, |txn| {
+            let done = shard.read(&keys, tier, |txn| {
                 out.truncate(start);
-                settle(run(&mut Call {
-                    txn,
-                    keyspace,
-                    keys: &keys,
-                    args,
-                    out: &mut out,
-                    random: &node.random,
-                }))
-            })
-        }
+                let out = &mut out;
+                let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, random });
+                settle(txn, result)
+            });
+            if shard.generation(keyspace) == generation {
+                break done;
+            }
+        },
         Run::Scan(run) => {
             let position = commands::keys::scan_position(node, keyspace, args)?;
             shard.read_heads(&position, tier, |txn, seen_until| {
-                let mut call =
-                    Call { txn, keyspace, keys: &[], args, out: &mut out, random: &node.random };
-                settle(run(&mut call, seen_until))
+                let out = &mut out;
+                let mut call = Call { txn, keyspace, keys: &[], args, out, random };
+                let result = run(&mut call, seen_until);
+                settle(txn, result)
             })
         }
         Run::Write(run) => shard.write(tier, |txn| {
             let keys: Vec<_> = command.keys(args).map(|key| txn.key(keyspace, key)).collect();
-            settle(run(&mut Call {
-                txn,
-                keyspace,
-                keys: &keys,
-                args,
-                out: &mut out,
-                random: &node.random,
-            }))
+            let out = &mut out;
+            let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, random });
+            settle(txn, result)
         }),
         Run::Session(_) => unreachable!("session commands are run by `execute`"),
     };
-    match (failed, done) {
-        (Some(text), _) => Err(text),
-        (None, Ok(done)) => Ok(done.gate),
-        (None, Err(error)) => Err(CommandError::Op(error)),
-    }
+    let done = done.map_err(CommandError::Op)?;
+    Ok((done.gate, done.value))
 }
 
 /// Runs a command as a read and throws its effects away: what it reads is then in memory.
@@ -227,7 +249,10 @@ pub(crate) fn rehearse(
                 run(&mut call, seen_until).map_err(|_| OpError::WrongType)
             })
         }
-        Run::Session(_) => return Ok(()),
+        // WATCH reads the heads of its keys.
+        Run::Session(_) => {
+            shard.read(&keys, tier, |txn| keys.iter().try_for_each(|key| txn.head(key).map(|_| ())))
+        }
     };
     done.map(|_| ()).map_err(CommandError::Op)
 }

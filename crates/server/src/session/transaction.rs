@@ -11,6 +11,12 @@ use crate::node::Node;
 
 /// Bytes of queued commands: a transaction is one record, and its record has the same bound.
 const QUEUED_BYTES_MAX: usize = holdfast_base::limits::RECORD_BYTES_MAX;
+/// What a queued command costs besides its arguments' bytes: vectors and ranges.
+const QUEUED_COMMAND_BYTES: usize = 256;
+/// Keys that one connection may watch; each write looks them up.
+const WATCHED_MAX: usize = 10_000;
+/// Bytes of replies that one EXEC may put together, as for any single reply.
+const REPLY_BYTES_MAX: usize = super::command::REPLY_BYTES_MAX;
 
 /// A session's transaction.
 #[derive(Default)]
@@ -30,8 +36,11 @@ impl Transaction {
         if !self.open || ends {
             return false;
         }
+        if self.refused {
+            return true;
+        }
         let args = OwnedArgs::new(args);
-        self.queued_bytes += args.bytes();
+        self.queued_bytes += args.bytes() + QUEUED_COMMAND_BYTES;
         if self.queued_bytes > QUEUED_BYTES_MAX {
             self.refused = true;
             self.queue.clear();
@@ -44,6 +53,11 @@ impl Transaction {
     /// A command was refused: an open transaction cannot be executed any more.
     pub(super) fn refuse(&mut self) {
         self.refused |= self.open;
+    }
+
+    /// Whether commands are queued.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
     }
 
     /// What EXEC would run.
@@ -81,10 +95,21 @@ pub(super) fn watch(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     if call.session.transaction.open {
         return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
     }
+    let before = call.session.transaction.watched.len();
+    if before + call.args.len() > WATCHED_MAX {
+        return Err(CommandError::text("ERR a connection may watch at most 10000 keys"));
+    }
     for name in call.args.iter().skip(1) {
         let key = call.node.shard.key(call.session.keyspace, name);
-        let watched = call.node.shard.watch(&key, call.tier)?;
-        call.session.transaction.watched.push(watched);
+        match call.node.shard.watch(&key, call.tier) {
+            Ok(watched) => call.session.transaction.watched.push(watched),
+            Err(error) => {
+                // The whole command runs again, or is refused: what it watched so far goes.
+                let own = call.session.transaction.watched.split_off(before);
+                call.node.shard.unwatch(&own);
+                return Err(error.into());
+            }
+        }
     }
     call.out.ok();
     Ok(Flow::Continue)
@@ -111,10 +136,14 @@ pub(super) fn exec(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     let queue = std::mem::take(&mut call.session.transaction.queue);
     call.session.transaction.open = false;
     let before = (call.session.keyspace, call.session.protocol);
+    let told = tell_ahead(call, &queue);
     let done = node.shard.write_unless_changed(&watched, call.tier, |txn| {
         call.out.array(queue.len());
-        for (command, args) in &queue {
-            run_queued(call.node, call.session, &mut call.out, txn, command, args)?;
+        for ((command, args), told) in queue.iter().zip(&told) {
+            match told {
+                Some(reply) => call.out.raw(reply),
+                None => run_queued(call.node, call.session, &mut call.out, txn, command, args)?,
+            }
         }
         Ok(())
     });
@@ -144,6 +173,33 @@ pub(super) fn exec(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     }
 }
 
+/// The replies of those queued commands that ask the shard for figures: they take its lock, which
+/// EXEC holds while it runs, so they are answered before.
+fn tell_ahead(
+    call: &mut SessionCall<'_>,
+    queue: &[(&'static Command, OwnedArgs)],
+) -> Vec<Option<Vec<u8>>> {
+    let mut tell = |command: &Command, args: Args<'_>| {
+        let Run::Session(run) = command.run else { return None };
+        if command.name != "info" {
+            return None;
+        }
+        let (node, session, tier) = (call.node, &mut *call.session, call.tier);
+        let mut reply = Vec::new();
+        let protocol = session.protocol;
+        let out = ReplyWriter::new(&mut reply, protocol);
+        let result = session.check(command, args).and_then(|()| {
+            run(&mut SessionCall { node, session, args, out, tier, gate: None }).map(|_| ())
+        });
+        if let Err(error) = result {
+            reply.clear();
+            errors::write(&mut ReplyWriter::new(&mut reply, protocol), &error);
+        }
+        Some(reply)
+    };
+    queue.iter().map(|(command, args)| tell(command, args.view())).collect()
+}
+
 /// Runs one queued command. Its refusal is its reply; only what stops the whole is an error.
 fn run_queued(
     node: &Node,
@@ -154,6 +210,11 @@ fn run_queued(
     args: &OwnedArgs,
 ) -> Result<(), OpError> {
     let args = args.view();
+    // Rights may have changed since the command was queued.
+    if let Err(denied) = session.check(command, args) {
+        errors::write(out, &denied);
+        return Ok(());
+    }
     let mut reply = Vec::new();
     let mut writer = ReplyWriter::new(&mut reply, session.protocol);
     let result: Outcome = match command.run {
@@ -190,6 +251,9 @@ fn run_queued(
         }
     };
     match result {
+        Ok(()) if out.len() + reply.len() > REPLY_BYTES_MAX => {
+            return Err(OpError::TooLarge("a reply holds at most 256 MiB"));
+        }
         Ok(()) => out.raw(&reply),
         Err(error) if error.is_miss() => {
             return Err(match error {

@@ -119,7 +119,9 @@ pub fn scan(
     count: usize,
     seen_until: Option<&[u8]>,
 ) -> Result<ScanStep, OpError> {
-    let generation = txn.key(keyspace, b"").generation;
+    let at = txn.key(keyspace, b"");
+    txn.observed = txn.observed.max(at.flushed);
+    let generation = at.generation;
     let now_ms = txn.now_ms();
     let mut step = ScanStep::default();
     // All keys at the position of the last one belong to this step, or they would be lost.

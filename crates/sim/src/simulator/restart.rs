@@ -73,7 +73,7 @@ impl World {
         self.uncertain = (stats.durable_lsn, life.handed().max(stats.durable_lsn));
         self.life = None;
         self.failed = false;
-        self.sweep_slot = holdfast_base::Slot(0);
+        self.sweep_at = None;
         if self.random.chance(0.5) {
             self.disk.clear_faults();
             self.power_until = None;

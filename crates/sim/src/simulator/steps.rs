@@ -357,20 +357,20 @@ impl World {
     fn step_sweep_generation(&mut self) -> Checked<()> {
         // A turn of the sweeper is several steps here: one looks into 512 of 16,384 slots.
         for _ in 0..1 + self.random.below(12) {
-            match self.life().shard.sweep_generation(self.sweep_slot) {
+            match self.life().shard.sweep_generation(self.sweep_at) {
                 Ok(Some(next)) => {
-                    self.reached.hit_if(next == Slot(0), Case::GenerationSwept);
-                    self.sweep_slot = next;
+                    self.reached.hit_if(next.1 == Slot(0), Case::GenerationSwept);
+                    self.sweep_at = Some(next);
                 }
                 Ok(None) => {
-                    self.sweep_slot = Slot(0);
+                    self.sweep_at = None;
                     break;
                 }
                 Err(holdfast_shard::OpError::Fault(error)) => self.excuse("sweep", &error)?,
                 Err(other) => return violation(format!("sweep: {other:?}")),
             }
         }
-        self.trace.note(format_args!("swept up to slot {}", self.sweep_slot.0));
+        self.trace.note(format_args!("swept up to {:?}", self.sweep_at));
         Ok(())
     }
 
@@ -404,8 +404,8 @@ impl World {
         while fine(life.shard.expire_step(100))? > 0 {
             self.drain()?;
         }
-        while let Some(next) = fine(life.shard.sweep_generation(self.sweep_slot))? {
-            self.sweep_slot = next;
+        while let Some(next) = fine(life.shard.sweep_generation(self.sweep_at))? {
+            self.sweep_at = Some(next);
         }
         while fine(life.shard.sweep_collections(100))? > 0 {}
         Ok(())

@@ -45,7 +45,7 @@ pub(super) struct World {
     pub power_until: Option<u64>,
     /// Shard time, as of the last look.
     pub now_ms: u64,
-    pub sweep_slot: holdfast_base::Slot,
+    pub sweep_at: Option<holdfast_shard::SweepAt>,
     pub backup: Option<Backup>,
     /// The history was too hard to judge.
     undecided: bool,
@@ -91,7 +91,7 @@ impl World {
             faulty: false,
             power_until: None,
             now_ms: 0,
-            sweep_slot: holdfast_base::Slot(0),
+            sweep_at: None,
             backup: None,
             undecided: false,
             segment: String::new(),

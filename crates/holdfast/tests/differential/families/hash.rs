@@ -12,6 +12,9 @@ pub const ENTRIES: &[Entry] = &[
     Entry { command: "hexists", weight: 4, write: |p| on_key(p, "hexists").arg(p.member()) },
     Entry { command: "hlen", weight: 4, write: |p| on_key(p, "hlen") },
     Entry { command: "hincrby", weight: 8, write: hincrby },
+    Entry { command: "hmset", weight: 2, write: |p| on_key(p, "hmset").args(pairs(p)) },
+    Entry { command: "hvals", weight: 3, write: |p| on_key(p, "hvals") },
+    Entry { command: "hstrlen", weight: 3, write: |p| on_key(p, "hstrlen").arg(p.member()) },
     Entry {
         command: "hsetnx",
         weight: 5,
@@ -29,12 +32,13 @@ pub const ENTRIES: &[Entry] = &[
 ];
 
 fn hset(p: &mut Pen) -> Request {
-    let mut request = on_key(p, "hset");
+    on_key(p, "hset").args(pairs(p))
+}
+
+/// Fields and values.
+fn pairs(p: &mut Pen) -> Vec<Vec<u8>> {
     let fields = if p.random.chance(5) { p.many_members() } else { p.members(1) };
-    for field in fields {
-        request = request.arg(field).arg(p.value());
-    }
-    request
+    fields.into_iter().flat_map(|field| [field, p.value()]).collect()
 }
 
 fn hdel(p: &mut Pen) -> Request {

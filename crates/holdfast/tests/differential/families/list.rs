@@ -6,6 +6,13 @@ use crate::{pen::Pen, request::Request};
 pub const ENTRIES: &[Entry] = &[
     Entry { command: "lpush", weight: 10, write: |p| push(p, "lpush") },
     Entry { command: "rpush", weight: 10, write: |p| push(p, "rpush") },
+    Entry { command: "lpushx", weight: 3, write: |p| push(p, "lpushx") },
+    Entry { command: "rpushx", weight: 3, write: |p| push(p, "rpushx") },
+    Entry {
+        command: "lset",
+        weight: 6,
+        write: |p| on_key(p, "lset").arg(p.index()).arg(p.value()),
+    },
     Entry { command: "lpop", weight: 6, write: |p| pop(p, "lpop") },
     Entry { command: "rpop", weight: 6, write: |p| pop(p, "rpop") },
     Entry {

@@ -47,6 +47,10 @@ pub const TRANSACTIONS: Family = Family {
     ..family("transactions", &[transactions::ENTRIES, MIXED])
 };
 
+/// All of them.
+pub const ALL: [&Family; 8] =
+    [&SERVER, &KEYS, &STRING, &HASH, &SET, &LIST, &SORTED_SET, &TRANSACTIONS];
+
 /// A little of everything, so that every command meets keys of every type, deadlines and gaps.
 const MIXED: &[Entry] = &[
     Entry { command: "set", weight: 2, write: |p| Request::new("set").arg(p.key()).arg(p.value()) },

@@ -22,6 +22,23 @@ pub const ENTRIES: &[Entry] = &[
         weight: 7,
         write: |p| on_key(p, "zincrby").arg(p.double()).arg(p.member()),
     },
+    Entry { command: "zmscore", weight: 4, write: |p| on_key(p, "zmscore").args(p.members(1)) },
+    Entry { command: "zrevrank", weight: 4, write: |p| on_key(p, "zrevrank").arg(p.member()) },
+    Entry {
+        command: "zrevrangebyscore",
+        weight: 6,
+        write: |p| {
+            let request = on_key(p, "zrevrangebyscore").args(bounds(p));
+            with_options(p, request, &["limit", "withscores"])
+        },
+    },
+    Entry {
+        command: "zremrangebyrank",
+        weight: 4,
+        write: |p| on_key(p, "zremrangebyrank").arg(p.index()).arg(p.index()),
+    },
+    Entry { command: "zpopmin", weight: 3, write: |p| pop(p, "zpopmin") },
+    Entry { command: "zpopmax", weight: 3, write: |p| pop(p, "zpopmax") },
     Entry { command: "zrank", weight: 5, write: |p| on_key(p, "zrank").arg(p.member()) },
     Entry { command: "zcount", weight: 5, write: |p| on_key(p, "zcount").args(bounds(p)) },
     Entry {
@@ -73,15 +90,28 @@ fn zrem(p: &mut Pen) -> Request {
     request.args(if p.random.chance(10) { p.many_members() } else { p.members(1) })
 }
 
-/// A bound of scores.
+fn pop(p: &mut Pen, name: &str) -> Request {
+    let request = on_key(p, name);
+    match p.random.below(3) {
+        0 => request,
+        1 => request.arg(p.random.pick(&["1", "2", "5", "200"])),
+        _ => request.arg(p.integer()),
+    }
+}
+
+/// A bound of scores; never a text that `strtod` reads only a part of (see [`crate::known`]).
 fn bound(p: &mut Pen) -> String {
     match p.random.below(8) {
         0 => "-inf".into(),
         1 => "+inf".into(),
-        2 | 3 => format!("({}", p.double()),
-        4 => p.random.pick(&["", "(", "((1", "x", "(nan", "inf", "(inf", "[1"]).into(),
-        _ => p.double(),
+        2 | 3 => format!("({}", whole_double(p)),
+        4 => p.random.pick(&["((1", "x", "(nan", "inf", "(inf", "[1", "(1x"]).into(),
+        _ => whole_double(p),
     }
+}
+
+fn whole_double(p: &mut Pen) -> String {
+    Some(p.double()).filter(|text| !text.is_empty() && !text.contains(' ')).unwrap_or("1".into())
 }
 
 fn bounds(p: &mut Pen) -> [String; 2] {

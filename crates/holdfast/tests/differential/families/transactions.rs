@@ -1,11 +1,14 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH, over two connections that write the same keys.
+//!
+//! No FLUSHDB, and neither EXEC nor a sub-command with a wrong number of arguments: their effect on
+//! transactions is another than in Redis, see [`crate::known`].
 
 use super::{Entry, on_key};
 use crate::{pen::Pen, request::Request};
 
 pub const ENTRIES: &[Entry] = &[
     Entry { command: "multi", weight: 12, write: |p| either(p, Request::new("multi")) },
-    Entry { command: "exec", weight: 12, write: |p| either(p, Request::new("exec")) },
+    Entry { command: "exec", weight: 12, write: |p| either(p, Request::new("exec").intact()) },
     Entry { command: "discard", weight: 2, write: |p| either(p, Request::new("discard")) },
     Entry {
         command: "watch",
@@ -75,8 +78,23 @@ pub const ENTRIES: &[Entry] = &[
             either(p, Request::new("select").arg(database))
         },
     },
-    Entry { command: "flushdb", weight: 1, write: |p| either(p, Request::new("flushdb")) },
-    Entry { command: "flushall", weight: 1, write: |p| either(p, Request::new("flushall")) },
+    Entry { command: "info", weight: 1, write: |p| either(p, Request::new("info")) },
+    Entry { command: "dbsize", weight: 1, write: |p| either(p, Request::new("dbsize")) },
+    Entry {
+        command: "command",
+        weight: 1,
+        write: |p| either(p, Request::of("command count").intact()),
+    },
+    Entry {
+        command: "client",
+        weight: 1,
+        write: |p| either(p, Request::of("client list").intact()),
+    },
+    Entry {
+        command: "config",
+        weight: 1,
+        write: |p| either(p, Request::of("config get save").intact()),
+    },
     Entry { command: "reset", weight: 1, write: |p| either(p, Request::new("reset")) },
     Entry {
         command: "hello",

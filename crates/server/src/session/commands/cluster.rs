@@ -2,9 +2,8 @@
 
 use holdfast_base::Slot;
 
-use super::super::{
-    Command, CommandError, Flow, Run, SessionCall, command::COMMAND, errors::unknown_subcommand,
-};
+use super::super::{Command, CommandError, Flow, Run, SessionCall, command::COMMAND};
+use super::server::refused_subcommand;
 
 const CLUSTER: Command = Command { group: "cluster", since: "3.0.0", ..COMMAND };
 const DISABLED: CommandError = CommandError::text("ERR This instance has cluster support disabled");
@@ -12,6 +11,7 @@ const DISABLED: CommandError = CommandError::text("ERR This instance has cluster
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "cluster",
+        subcommands: &["info", "keyslot", "nodes", "shards", "slots"],
         arity: -2,
         run: Run::Session(cluster),
         summary: "Questions about the cluster: INFO, KEYSLOT.",
@@ -50,7 +50,7 @@ fn cluster(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
         (b"info" | b"nodes" | b"slots" | b"shards" | b"myid" | b"links", 2)
         | (b"countkeysinslot", 3)
         | (b"getkeysinslot", 4) => return Err(DISABLED),
-        _ => return Err(unknown_subcommand("cluster", sub)),
+        _ => return Err(refused_subcommand("cluster", sub)),
     }
     Ok(Flow::Continue)
 }

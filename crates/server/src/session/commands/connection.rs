@@ -1,15 +1,20 @@
 //! Commands on the connection: AUTH, CLIENT, ECHO, HELLO, PING, QUIT, RESET, SELECT.
 
 use holdfast_base::KeyspaceId;
-use holdfast_protocol::resp::Protocol;
+use holdfast_protocol::{
+    number::parse_i64,
+    resp::{Args, Protocol},
+};
 
 use super::super::{
-    Command, CommandError, Flow, Run, SessionCall,
-    command::COMMAND,
-    errors::{SYNTAX, unknown_subcommand},
+    Command, CommandError, Flow, Run, SessionCall, command::COMMAND, errors::SYNTAX,
 };
-use super::server::keyspace;
-use crate::{REDIS_VERSION, clients::ClientInfo};
+use super::{keyspace::selected, server::refused_subcommand};
+use crate::{
+    REDIS_VERSION,
+    clients::ClientInfo,
+    users::{DEFAULT_USER, password_fits},
+};
 
 const CONNECTION: Command =
     Command { group: "connection", flags: &["loading", "stale", "fast"], ..COMMAND };
@@ -26,6 +31,9 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "client",
+        subcommands: &[
+            "getname", "id", "info", "list", "no-evict", "no-touch", "setinfo", "setname",
+        ],
         arity: -2,
         run: Run::Session(client),
         flags: &["noscript", "loading", "stale"],
@@ -104,16 +112,17 @@ fn quit(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 }
 
 fn select(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
-    call.session.keyspace = keyspace(call.args.get(1).unwrap_or_default())?;
+    let keyspace = selected(call, call.args.get(1).unwrap_or_default())?;
+    call.session.select(keyspace);
     call.out.ok();
     Ok(Flow::Continue)
 }
 
 fn reset(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     call.session.end(call.node);
-    call.session.keyspace = KeyspaceId(0);
+    call.session.select(KeyspaceId(0));
     call.session.protocol = Protocol::Resp2;
-    call.session.authenticated = !call.node.users.asks_for_password();
+    call.session.log_out(call.node);
     call.session.client.set_name("");
     call.out.set_protocol(Protocol::Resp2);
     call.out.simple("RESET");
@@ -121,18 +130,27 @@ fn reset(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 }
 
 fn log_in(call: &mut SessionCall<'_>, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-    if !call.node.users.check(user, password) {
-        let text = "WRONGPASS invalid username-password pair or user is disabled.";
-        return Err(CommandError::text(text));
+    let seen = call.node.catalog.look(&call.node.shard);
+    let account = std::str::from_utf8(user).ok().and_then(|name| seen.durable.account(name));
+    // For an unknown user too, so that both take the same time.
+    let fits = password_fits(account.map(|account| &**account), password);
+    match account.filter(|_| fits) {
+        Some(account) => {
+            call.session.log_in(account.clone());
+            Ok(())
+        }
+        None => {
+            let text = "WRONGPASS invalid username-password pair or user is disabled.";
+            Err(CommandError::text(text))
+        }
     }
-    call.session.authenticated = true;
-    Ok(())
 }
 
 fn auth(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     let (user, password) = match (call.args.get(1), call.args.get(2), call.args.len()) {
         (Some(password), None, 2) => {
-            if !call.node.users.asks_for_password() {
+            let seen = call.node.catalog.look(&call.node.shard);
+            if seen.durable.account(DEFAULT_USER).is_some_and(|user| user.user.nopass) {
                 let text = "ERR AUTH <password> called without any password configured for the \
                             default user. Are you sure your configuration is correct?";
                 return Err(CommandError::text(text));
@@ -221,6 +239,31 @@ fn client_name(text: &[u8]) -> Result<String, CommandError> {
     }
 }
 
+/// The connections that a CLIENT LIST asks for; `None` for all.
+fn listed(args: Args<'_>) -> Result<Option<Vec<u64>>, CommandError> {
+    let filter = args.get(2).unwrap_or_default().to_ascii_lowercase();
+    match (filter.as_slice(), args.len()) {
+        (_, 2) => Ok(None),
+        (b"type", 4) => {
+            let kind = args.get(3).unwrap_or_default();
+            match kind.to_ascii_lowercase().as_slice() {
+                b"normal" => Ok(None),
+                b"master" | b"replica" | b"slave" | b"pubsub" => Ok(Some(Vec::new())),
+                _ => {
+                    let kind = String::from_utf8_lossy(kind);
+                    Err(CommandError::Text(format!("ERR Unknown client type '{kind}'").into()))
+                }
+            }
+        }
+        (b"id", 4..) => {
+            let id = |text| parse_i64(text).and_then(|id| u64::try_from(id).ok());
+            let ids: Option<Vec<u64>> = args.iter().skip(3).map(id).collect();
+            ids.map(Some).ok_or(CommandError::text("ERR Invalid client ID"))
+        }
+        _ => Err(SYNTAX),
+    }
+}
+
 fn client(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     let sub = call.args.get(1).unwrap_or_default();
     let (second, third) = (call.args.get(2), call.args.get(3));
@@ -252,15 +295,14 @@ fn client(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
             let line = own.line(call.node.uptime_seconds(), call.session.keyspace.0);
             call.out.verbatim(*b"txt", line.as_bytes());
         }
-        (b"list", 2..) => {
-            let lines: String = call
-                .node
-                .clients
-                .all()
+        (b"list", _) => {
+            let ids = listed(call.args)?;
+            let wanted = |client: &ClientInfo| ids.as_ref().is_none_or(|i| i.contains(&client.id));
+            let clients = call.node.clients.all();
+            let lines: String = clients
                 .iter()
-                .map(|client: &std::sync::Arc<ClientInfo>| {
-                    client.line(call.node.uptime_seconds(), 0)
-                })
+                .filter(|client| wanted(client))
+                .map(|client| client.line(call.node.uptime_seconds(), 0))
                 .collect();
             call.out.verbatim(*b"txt", lines.as_bytes());
         }
@@ -270,7 +312,7 @@ fn client(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
             }
             _ => return Err(SYNTAX),
         },
-        _ => return Err(unknown_subcommand("client", sub)),
+        _ => return Err(refused_subcommand("client", sub)),
     }
     Ok(Flow::Continue)
 }

@@ -7,7 +7,7 @@ use super::super::{
     command::{COMMAND, ONE_KEY},
     errors::wrong_arity,
 };
-use super::keys::{ScanOptions, parse_cursor};
+use super::keys::{ScanOptions, parse_cursor, refuse_scan};
 
 const READ: Command = Command {
     group: "hash",
@@ -213,7 +213,13 @@ fn visit(call: &mut Call<'_, '_, '_>, part: for<'f> fn(&'f [u8], &'f [u8]) -> &'
 
 fn scan(call: &mut Call<'_, '_, '_>) -> Outcome {
     let cursor = parse_cursor(call.arg(2))?;
-    let options = ScanOptions::parse(call.args, 3, false)?;
+    let options = match ScanOptions::parse(call.args, 3, false) {
+        Ok(options) => options,
+        Err(refusal) => {
+            let count = hash::length(call.txn, &call.keys[0])?;
+            return refuse_scan(call, count, refusal);
+        }
+    };
     let step = hash::scan(call.txn, &call.keys[0], cursor, options.count)?;
     let wanted: Vec<_> = step.fields.iter().filter(|(field, _)| options.wants(field)).collect();
     call.out.array(2);

@@ -7,7 +7,7 @@ use holdfast_shard::ops::keys::{self, DeadlineCondition, TimeToLive};
 use super::super::{
     Call, Command, CommandError, Outcome, Run,
     command::{ALL_KEYS, COMMAND, KeySpec, ONE_KEY},
-    errors::{SYNTAX, unknown_subcommand},
+    errors::{SYNTAX, unknown_subcommand, wrong_arity},
 };
 use super::string::deadline;
 use crate::{glob::matches, node::Node};
@@ -145,6 +145,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "object",
+        subcommands: &["encoding", "freq", "idletime", "refcount"],
         arity: -2,
         key_spec: KeySpec { first: 2, last: 2, step: 1 },
         run: Run::Read(object),
@@ -211,7 +212,6 @@ fn expire_time(call: &mut Call<'_, '_, '_>, unit_ms: u64) -> Outcome {
 }
 
 fn expire(call: &mut Call<'_, '_, '_>, unit_ms: i64, absolute: bool, name: &str) -> Outcome {
-    let number = call.integer(2)?;
     let mut condition = DeadlineCondition::default();
     for word in call.args.iter().skip(3) {
         match word.to_ascii_lowercase().as_slice() {
@@ -234,6 +234,7 @@ fn expire(call: &mut Call<'_, '_, '_>, unit_ms: i64, absolute: bool, name: &str)
             "ERR GT and LT options at the same time are not compatible",
         ));
     }
+    let number = call.integer(2)?;
     let deadline_ms = deadline(call.txn, number, unit_ms, absolute, name)?.max(0) as u64;
     let changed = keys::set_deadline(call.txn, &call.keys[0], Some(deadline_ms), condition)?;
     call.out.integer(changed.into());
@@ -247,9 +248,38 @@ fn persist(call: &mut Call<'_, '_, '_>) -> Outcome {
     Ok(())
 }
 
+/// Reads a cursor as Redis does, by way of C's `strtoul`: nothing is 0, and a sign is allowed.
 pub(super) fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
-    let digits = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).ok_or(CommandError::text("ERR invalid cursor"))
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let number = match digits {
+        [] if text.is_empty() => Some(0),
+        [b'0'..=b'9', ..] => {
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok())
+        }
+        _ => None,
+    };
+    let number: u64 = number.ok_or(CommandError::text("ERR invalid cursor"))?;
+    Ok(if negative { number.wrapping_neg() } else { number })
+}
+
+/// A scan of one key with options that were refused: that an absent key holds nothing, and that
+/// another type is no collection to scan, is said first, as in Redis. `count` is of the key.
+pub(super) fn refuse_scan(
+    call: &mut Call<'_, '_, '_>,
+    count: u64,
+    refusal: CommandError,
+) -> Outcome {
+    if count > 0 {
+        return Err(refusal);
+    }
+    call.out.array(2);
+    call.out.bulk(b"0");
+    call.out.array(0);
+    Ok(())
 }
 
 /// Where a SCAN with these arguments begins.
@@ -325,7 +355,7 @@ fn scan(call: &mut Call<'_, '_, '_>, seen_until: Option<&[u8]>) -> Outcome {
 
 fn object(call: &mut Call<'_, '_, '_>) -> Outcome {
     let sub = call.arg(1).to_ascii_lowercase();
-    if sub == b"help" {
+    if sub == b"help" && call.args.len() == 2 {
         let lines = [
             "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
             "ENCODING <key>",
@@ -342,9 +372,13 @@ fn object(call: &mut Call<'_, '_, '_>) -> Outcome {
         lines.iter().for_each(|line| call.out.simple(line));
         return Ok(());
     }
-    let known = [&b"encoding"[..], b"idletime", b"refcount", b"freq"].contains(&sub.as_slice());
-    if !known || call.args.len() != 3 {
+    let known =
+        [&b"encoding"[..], b"idletime", b"refcount", b"freq", b"help"].contains(&sub.as_slice());
+    if !known {
         return Err(unknown_subcommand("object", call.arg(1)));
+    }
+    if call.args.len() != 3 {
+        return Err(wrong_arity(&format!("object|{}", String::from_utf8_lossy(&sub))));
     }
     let Some(stored) = call.txn.head(&call.keys[0])? else {
         call.out.null();

@@ -1,7 +1,10 @@
 //! Commands on lists.
 
 use holdfast_protocol::number::parse_i64;
-use holdfast_shard::ops::list::{self, End};
+use holdfast_shard::{
+    OpError,
+    ops::list::{self, End},
+};
 
 use super::super::{
     Call, Command, CommandError, Outcome, Run,
@@ -106,7 +109,12 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "lindex",
         arity: 3,
         run: Run::Read(|call| {
-            let at = call.integer(2)?;
+            let at = match call.integer(2) {
+                Ok(at) => at,
+                // An absent key and a key of another type are told first, as in Redis.
+                Err(refusal) if list::length(call.txn, &call.keys[0])? > 0 => return Err(refusal),
+                Err(_) => 0,
+            };
             match list::index(call.txn, &call.keys[0], at)? {
                 Some(value) => call.out.bulk(&value),
                 None => call.out.null(),
@@ -120,7 +128,11 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "lset",
         arity: 4,
         run: Run::Write(|call| {
-            let at = call.integer(2)?;
+            let at = call.integer(2);
+            if at.is_err() && list::length(call.txn, &call.keys[0])? == 0 {
+                return Err(OpError::NoSuchKey.into());
+            }
+            let at = at?;
             if !list::set(call.txn, &call.keys[0], at, call.arg(3))? {
                 return Err(CommandError::text("ERR index out of range"));
             }

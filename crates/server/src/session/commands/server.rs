@@ -1,12 +1,11 @@
 //! Commands on the server: COMMAND, CONFIG, INFO, DBSIZE, TIME, FLUSHDB, FLUSHALL, WAIT, DEBUG.
 
-use holdfast_base::KeyspaceId;
 use holdfast_protocol::resp::ReplyWriter;
 
 use super::super::{
     COMMANDS as TABLE, Call, Command, CommandError, Flow, Outcome, Run, SessionCall,
     command::COMMAND,
-    errors::{SYNTAX, unknown_subcommand},
+    errors::{SYNTAX, unknown_subcommand, wrong_arity},
     find,
 };
 use crate::{glob::matches, info};
@@ -16,6 +15,7 @@ const SERVER: Command = Command { group: "server", ..COMMAND };
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "command",
+        subcommands: &["count", "docs", "getkeys", "info", "list"],
         arity: -1,
         run: Run::Session(command),
         flags: &["loading", "stale"],
@@ -26,6 +26,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "config",
+        subcommands: &["get", "resetstat", "set"],
         arity: -2,
         run: Run::Session(config),
         flags: &["admin", "noscript", "loading", "stale"],
@@ -167,6 +168,18 @@ fn redis_settings(call: &SessionCall<'_>) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Why a sub-command that fits no form is refused: too many or too few arguments, or unknown.
+pub(super) fn refused_subcommand(command: &'static str, sub: &[u8]) -> CommandError {
+    let is_known = find(command.as_bytes()).is_some_and(|command| {
+        command.subcommands.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(sub))
+    });
+    if is_known {
+        let sub = String::from_utf8_lossy(sub).to_ascii_lowercase();
+        return wrong_arity(&format!("{command}|{sub}"));
+    }
+    unknown_subcommand(command, sub)
+}
+
 fn config(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     let sub = call.args.get(1).unwrap_or_default();
     match (sub.to_ascii_lowercase().as_slice(), call.args.len()) {
@@ -193,7 +206,7 @@ fn config(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
             let text = "ERR counters are never reset: compare two readings of /metrics instead";
             return Err(CommandError::text(text));
         }
-        _ => return Err(unknown_subcommand("config", sub)),
+        _ => return Err(refused_subcommand("config", sub)),
     }
     Ok(Flow::Continue)
 }
@@ -205,7 +218,7 @@ fn command(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
         return Ok(Flow::Continue);
     };
     match sub.to_ascii_lowercase().as_slice() {
-        b"count" => call.out.integer(TABLE.len() as i64),
+        b"count" if call.args.len() == 2 => call.out.integer(TABLE.len() as i64),
         b"info" => {
             let names: Vec<_> = call.args.iter().skip(2).collect();
             let all = names.is_empty();
@@ -234,8 +247,8 @@ fn command(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
             call.out.array(TABLE.len());
             TABLE.iter().for_each(|command| call.out.bulk(command.name.as_bytes()));
         }
-        b"getkeys" if call.args.len() > 2 => get_keys(call)?,
-        _ => return Err(unknown_subcommand("command", sub)),
+        b"getkeys" if call.args.len() > 3 => get_keys(call)?,
+        _ => return Err(refused_subcommand("command", sub)),
     }
     Ok(Flow::Continue)
 }
@@ -325,15 +338,4 @@ fn document(out: &mut ReplyWriter<'_>, command: &Command) {
         out.bulk(name.as_bytes());
         out.bulk(value.as_bytes());
     }
-}
-
-/// The keyspace that a SELECT argument names: a number below [`crate::DATABASES`].
-pub(super) fn keyspace(argument: &[u8]) -> Result<KeyspaceId, CommandError> {
-    let number = holdfast_protocol::number::parse_i64(argument)
-        .ok_or(CommandError::text("ERR value is not an integer or out of range"))?;
-    u16::try_from(number)
-        .ok()
-        .filter(|id| *id < crate::DATABASES)
-        .map(KeyspaceId)
-        .ok_or(CommandError::text("ERR DB index is out of range"))
 }

@@ -8,7 +8,7 @@ use super::super::{
     command::{COMMAND, ONE_KEY},
     errors::SYNTAX,
 };
-use super::keys::{ScanOptions, parse_cursor};
+use super::keys::{ScanOptions, parse_cursor, refuse_scan};
 
 const READ: Command =
     Command { group: "set", key_spec: ONE_KEY, flags: &["readonly", "fast"], ..COMMAND };
@@ -162,8 +162,10 @@ fn random_members(call: &mut Call<'_, '_, '_>) -> Outcome {
         (Some(text), 3) => parse_i64(text).ok_or(OpError::NotInteger)?,
         _ => return Err(SYNTAX),
     };
-    if !(-(i64::MAX / 2)..=i64::MAX / 2).contains(&count) {
-        return Err(CommandError::text("ERR value is out of range"));
+    if count == i64::MIN {
+        let text = "ERR value is out of range, value must between -9223372036854775807 and \
+                    9223372036854775807";
+        return Err(CommandError::text(text));
     }
     let chosen = if count < 0 {
         set::random_repeated(call.txn, key, count.unsigned_abs(), &mut random)?
@@ -177,7 +179,13 @@ fn random_members(call: &mut Call<'_, '_, '_>) -> Outcome {
 
 fn scan(call: &mut Call<'_, '_, '_>) -> Outcome {
     let cursor = parse_cursor(call.arg(2))?;
-    let options = ScanOptions::parse(call.args, 3, false)?;
+    let options = match ScanOptions::parse(call.args, 3, false) {
+        Ok(options) => options,
+        Err(refusal) => {
+            let count = set::cardinality(call.txn, &call.keys[0])?;
+            return refuse_scan(call, count, refusal);
+        }
+    };
     let step = set::scan(call.txn, &call.keys[0], cursor, options.count)?;
     let wanted: Vec<_> = step.members.iter().filter(|member| options.wants(member)).collect();
     call.out.array(2);

@@ -16,7 +16,7 @@ use super::super::{
     command::{COMMAND, ONE_KEY},
     errors::SYNTAX,
 };
-use super::keys::{ScanOptions, parse_cursor};
+use super::keys::{ScanOptions, parse_cursor, refuse_scan};
 
 const READ: Command = Command {
     group: "sorted-set",
@@ -358,14 +358,15 @@ fn range(call: &mut Call<'_, '_, '_>, form: RangeForm) -> Outcome {
                 window = Some((call.integer(at + 1)?, call.integer(at + 2)?));
                 at += 2;
             }
-            b"rev" if any => reverse = true,
-            b"byscore" if any => by = By::Score,
-            b"bylex" if any => by = By::Member,
+            // Each at most once, as in Redis.
+            b"rev" if any && !reverse => reverse = true,
+            b"byscore" if any && by == By::Index => by = By::Score,
+            b"bylex" if any && by == By::Index => by = By::Member,
             _ => return Err(SYNTAX),
         }
         at += 1;
     }
-    if window.is_some() && by == By::Index {
+    if by == By::Index && window.is_some_and(|(_, count)| count != -1) {
         let text = "ERR syntax error, LIMIT is only supported in combination with either BYSCORE \
                     or BYLEX";
         return Err(CommandError::text(text));
@@ -385,7 +386,8 @@ fn range(call: &mut Call<'_, '_, '_>, form: RangeForm) -> Outcome {
             _ => None,
         },
     };
-    let (offset, count) = window.unwrap_or((0, -1));
+    // LIMIT without a count is taken by rank too, as in Redis, and means nothing there.
+    let (offset, count) = window.filter(|_| by != By::Index).unwrap_or((0, -1));
     let count = u64::try_from(count).unwrap_or(u64::MAX);
     let found = match (selection, u64::try_from(offset)) {
         (Some(selection), Ok(offset)) => {
@@ -440,7 +442,13 @@ fn pop(call: &mut Call<'_, '_, '_>, highest: bool) -> Outcome {
 
 fn scan(call: &mut Call<'_, '_, '_>) -> Outcome {
     let cursor = parse_cursor(call.arg(2))?;
-    let options = ScanOptions::parse(call.args, 3, false)?;
+    let options = match ScanOptions::parse(call.args, 3, false) {
+        Ok(options) => options,
+        Err(refusal) => {
+            let count = sorted_set::cardinality(call.txn, &call.keys[0])?;
+            return refuse_scan(call, count, refusal);
+        }
+    };
     let step = sorted_set::scan(call.txn, &call.keys[0], cursor, options.count)?;
     let wanted: Vec<_> =
         step.members.iter().filter(|scored| options.wants(&scored.member)).collect();

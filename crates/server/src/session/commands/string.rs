@@ -1,7 +1,7 @@
 //! Commands on strings.
 
-use holdfast_base::limits::DEADLINE_MS_MAX;
-use holdfast_protocol::number::parse_i64;
+use holdfast_base::limits::{DEADLINE_MS_MAX, VALUE_BYTES_MAX};
+use holdfast_protocol::{number::parse_i64, resp::Args};
 use holdfast_shard::{
     OpError, Txn,
     ops::{
@@ -187,6 +187,7 @@ fn mget(call: &mut Call<'_, '_, '_>) -> Outcome {
             Ok(None) | Err(OpError::WrongType) => call.out.null(),
             Err(error) => return Err(error.into()),
         }
+        call.check_reply()?;
     }
     Ok(())
 }
@@ -194,6 +195,10 @@ fn mget(call: &mut Call<'_, '_, '_>) -> Outcome {
 fn mset(call: &mut Call<'_, '_, '_>) -> Outcome {
     if call.args.len().is_multiple_of(2) {
         return Err(CommandError::text("ERR wrong number of arguments for 'mset' command"));
+    }
+    // All are checked before the first is written: a refusal within EXEC leaves no half.
+    if call.args.iter().any(|value| value.len() > VALUE_BYTES_MAX) {
+        return Err(OpError::TooLarge("a string holds at most 32 MiB").into());
     }
     for (at, key) in call.keys.iter().enumerate() {
         let value = call.arg(2 * at + 2);
@@ -262,35 +267,68 @@ fn expiry_option(word: &[u8]) -> Option<(i64, bool)> {
     }
 }
 
-fn set(call: &mut Call<'_, '_, '_>) -> Outcome {
-    let (mut condition, mut expiry, mut want_old) = (SetCondition::Always, None, false);
-    let mut at = 3;
-    while let Some(word) = call.args.get(at) {
-        if word.eq_ignore_ascii_case(b"nx") && condition != SetCondition::Present {
-            condition = SetCondition::Absent;
-        } else if word.eq_ignore_ascii_case(b"xx") && condition != SetCondition::Absent {
-            condition = SetCondition::Present;
-        } else if word.eq_ignore_ascii_case(b"get") {
-            want_old = true;
-        } else if word.eq_ignore_ascii_case(b"keepttl") && expiry.is_none() {
-            expiry = Some((None, 0, false));
-        } else if let Some((unit, absolute)) = expiry_option(word)
-            && expiry.is_none()
-            && let Some(number) = call.args.get(at + 1)
-        {
-            expiry = Some((Some(number), unit, absolute));
+/// What SET and GETEX may say about the deadline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lifetime {
+    Keep,
+    Persist,
+    Until { unit_ms: i64, absolute: bool },
+}
+
+/// The options of SET, or those of GETEX. As in Redis an option may be repeated; then the last
+/// number counts.
+#[derive(Default)]
+struct Options<'a> {
+    condition: SetCondition,
+    want_old: bool,
+    lifetime: Option<(Lifetime, &'a [u8])>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(args: Args<'a>, mut at: usize, of_set: bool) -> Result<Self, CommandError> {
+        let mut options = Options::default();
+        while let Some(word) = args.get(at) {
+            let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+            if of_set && is(b"nx") && options.condition != SetCondition::Present {
+                options.condition = SetCondition::Absent;
+            } else if of_set && is(b"xx") && options.condition != SetCondition::Absent {
+                options.condition = SetCondition::Present;
+            } else if of_set && is(b"get") {
+                options.want_old = true;
+            } else if of_set && is(b"keepttl") {
+                options.choose(Lifetime::Keep, b"")?;
+            } else if !of_set && is(b"persist") {
+                options.choose(Lifetime::Persist, b"")?;
+            } else if let Some((unit_ms, absolute)) = expiry_option(word)
+                && let Some(number) = args.get(at + 1)
+            {
+                options.choose(Lifetime::Until { unit_ms, absolute }, number)?;
+                at += 1;
+            } else {
+                return Err(SYNTAX);
+            }
             at += 1;
-        } else {
+        }
+        Ok(options)
+    }
+
+    fn choose(&mut self, lifetime: Lifetime, number: &'a [u8]) -> Result<(), CommandError> {
+        if self.lifetime.is_some_and(|(chosen, _)| chosen != lifetime) {
             return Err(SYNTAX);
         }
-        at += 1;
+        self.lifetime = Some((lifetime, number));
+        Ok(())
     }
-    let expiry = match expiry {
+}
+
+fn set(call: &mut Call<'_, '_, '_>) -> Outcome {
+    let Options { condition, want_old, lifetime } = Options::parse(call.args, 3, true)?;
+    let expiry = match lifetime {
         None => Expiry::None,
-        Some((None, ..)) => Expiry::Keep,
-        Some((Some(number), unit, absolute)) => {
-            Expiry::At(positive_deadline(call.txn, number, unit, absolute, "set")?)
+        Some((Lifetime::Until { unit_ms, absolute }, number)) => {
+            Expiry::At(positive_deadline(call.txn, number, unit_ms, absolute, "set")?)
         }
+        Some(_) => Expiry::Keep,
     };
     let done = string::set(call.txn, &call.keys[0], call.arg(2), expiry, condition, want_old)?;
     match (want_old, done.written) {
@@ -315,23 +353,22 @@ fn set_expiring(call: &mut Call<'_, '_, '_>, unit_ms: i64, name: &str) -> Outcom
 }
 
 fn getex(call: &mut Call<'_, '_, '_>) -> Outcome {
-    let deadline_ms = match (call.args.get(2), call.args.get(3)) {
-        (None, _) => None,
-        (Some(word), None) if word.eq_ignore_ascii_case(b"persist") => Some(None),
-        (Some(word), Some(number)) if call.args.len() == 4 => {
-            let (unit, absolute) = expiry_option(word).ok_or(SYNTAX)?;
-            Some(Some(positive_deadline(call.txn, number, unit, absolute, "getex")?))
-        }
-        _ => return Err(SYNTAX),
-    };
+    let options = Options::parse(call.args, 2, false)?;
     let key = &call.keys[0];
-    let value = string::get(call.txn, key)?;
-    if value.is_some()
-        && let Some(deadline_ms) = deadline_ms
-    {
+    // An absent key is answered before the number is looked at, as in Redis.
+    let Some(value) = string::get(call.txn, key)? else {
+        return reply(call, None);
+    };
+    if let Some((lifetime, number)) = options.lifetime {
+        let deadline_ms = match lifetime {
+            Lifetime::Until { unit_ms, absolute } => {
+                Some(positive_deadline(call.txn, number, unit_ms, absolute, "getex")?)
+            }
+            Lifetime::Persist | Lifetime::Keep => None,
+        };
         set_deadline(call.txn, key, deadline_ms, DeadlineCondition::default())?;
     }
-    reply(call, value)
+    reply(call, Some(value))
 }
 
 fn getdel(call: &mut Call<'_, '_, '_>) -> Outcome {
