@@ -16,6 +16,13 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// The allocator gives freed memory back after a second, by a thread of its own, so that the memory
+/// setting holds after a peak as well. The name is jemalloc's (its manual, "malloc_conf").
+#[expect(unsafe_code, reason = "jemalloc reads its options from a symbol of this name")]
+#[unsafe(export_name = "malloc_conf")]
+pub static ALLOCATOR_OPTIONS: &[u8] =
+    b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+
 /// A durable store that Redis clients speak to: every acknowledged write survives.
 #[derive(Parser)]
 #[command(name = "holdfast", version, arg_required_else_help = true)]

@@ -18,8 +18,9 @@ use std::{
 
 use holdfast_base::{
     Effect, Error, ErrorKind, KeyspaceId, ShardId,
-    catalog::{self, KEYSPACE, Keyspace, USER, User},
+    catalog::{self, KEYSPACE, Keyspace, KeyspaceKind, USER, User},
     key,
+    limits::KEYSPACES_MAX,
 };
 use holdfast_engine::{Engine, Tier};
 use holdfast_shard::{Gate, GateState, KeyspaceQuota, OpError, Shard, Txn};
@@ -114,6 +115,15 @@ impl Table {
         match kind {
             KEYSPACE => {
                 let keyspace: Keyspace = catalog::decode(body).map_err(what)?;
+                if keyspace.kind != KeyspaceKind::Durable {
+                    let text = "this program has no keyspaces of kind cache";
+                    return Err(what(Error::new(ErrorKind::Unsupported, text)));
+                }
+                let taken = self.keyspace_name(keyspace.id()).is_some_and(|other| other != name);
+                if taken || keyspace.number >= KEYSPACES_MAX {
+                    let text = format!("keyspace number {} is taken or too high", keyspace.number);
+                    return Err(what(Error::new(ErrorKind::Corrupt, text)));
+                }
                 self.put_keyspace(name, version, keyspace);
             }
             USER => self.put_user(name, version, catalog::decode(body).map_err(what)?),
@@ -228,10 +238,8 @@ impl Catalog {
         password: &str,
     ) -> Result<Catalog, Error> {
         let mut table = Table::new(password);
-        for kind in [KEYSPACE, USER] {
-            for (name, value) in rows(engine, shard.id(), kind)? {
-                table.load(kind, &name, &value)?;
-            }
+        for (kind, name, value) in rows(engine, shard.id())? {
+            table.load(kind, &name, &value)?;
         }
         table.quotas().for_each(|(id, quota)| shard.set_quota(id, quota));
         let default = table.account(DEFAULT_USER).map(|account| &account.user);
@@ -343,17 +351,21 @@ impl Catalog {
     }
 }
 
-/// A row's name and value.
-type Row = (Vec<u8>, Vec<u8>);
+/// A row's kind, name and value.
+type Row = (u8, Vec<u8>, Vec<u8>);
 
-/// The catalog's rows of one kind.
-fn rows(engine: &dyn Engine, shard: ShardId, kind: u8) -> Result<Vec<Row>, Error> {
+/// The catalog's rows.
+fn rows(engine: &dyn Engine, shard: ShardId) -> Result<Vec<Row>, Error> {
     let mut from = Vec::new();
-    key::catalog(&mut from, shard, kind, b"");
+    key::catalog(&mut from, shard, 0, b"");
+    // Of every kind: the kind stands last in the prefix.
+    from.pop();
     let to = key::after_prefix(&from).unwrap_or_default();
     let mut rows = Vec::new();
     engine.snapshot()?.scan(&from, &to, false, Tier::Any, &mut |row, value| {
-        rows.push((row.get(from.len()..).unwrap_or_default().to_vec(), value.to_vec()));
+        if let Some((kind, name)) = row.get(from.len()..).and_then(<[u8]>::split_first) {
+            rows.push((*kind, name.to_vec(), value.to_vec()));
+        }
         std::ops::ControlFlow::Continue(())
     })?;
     Ok(rows)

@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     pub paused: bool,
     /// Requests wait in `input` until some of what is owed has been taken.
     pub has_backlog: bool,
+    /// Bytes that the node counts for this connection.
+    pub counted_bytes: u64,
     pub is_dirty: bool,
     pub is_gated: bool,
 }
@@ -84,6 +86,7 @@ impl Connection {
             half_closed: false,
             paused: false,
             has_backlog: false,
+            counted_bytes: 0,
             is_dirty: false,
             is_gated: false,
         }
@@ -137,6 +140,22 @@ impl Connection {
         let piles_up = self.fetching && self.input.len() >= READ_BYTES;
         let stays = !self.closing && !self.half_closed && !self.paused;
         stays && !piles_up && self.owed() < OWED_BYTES_PAUSE
+    }
+
+    /// Memory that the connection holds: buffers and queued commands.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        // Room that was reserved and not yet written to costs no memory.
+        let buffers = self.input.len() + self.output.len();
+        (buffers + self.session.transaction.queued_bytes()) as u64
+    }
+
+    /// Ends the connection with this error as its last reply; what it has sent is dropped.
+    pub(crate) fn cut_off(&mut self, error: &str) {
+        self.input = Vec::new();
+        self.output.extend_from_slice(b"-");
+        self.output.extend_from_slice(error.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+        self.closing = true;
     }
 
     /// Bytes that wait to be written, held ones included.

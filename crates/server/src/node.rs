@@ -72,6 +72,8 @@ pub struct Node {
     pub(crate) metrics: NodeMetrics,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
     pub(crate) random: Mutex<SeededRandom>,
+    /// Bytes in the buffers of all connections.
+    pub(crate) connection_bytes: AtomicU64,
     clock: SystemClock,
     started: Instant,
     addresses: Mutex<Option<(SocketAddr, SocketAddr)>>,
@@ -215,6 +217,7 @@ impl Node {
             workers: (0..data_threads).map(|_| Arc::new(WorkerMetrics::default())).collect(),
             metrics: NodeMetrics::default(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
+            connection_bytes: AtomicU64::new(0),
             clock: SystemClock,
             started: Instant::now(),
             addresses: Mutex::new(None),

@@ -53,6 +53,10 @@ const KEEP_OUTPUT_BYTES: usize = 64 << 10;
 /// How long a listener rests after accepting failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What connections may hold together however small the memory setting is: one largest value on its
+/// way in or out, and some room.
+const CONNECTION_BYTES_MIN: u64 = 48 << 20;
+
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
 
@@ -248,6 +252,8 @@ impl Worker {
     fn close(&mut self, token: u64, mut connection: Box<Connection>) {
         let _ = epoll::delete(&self.epoll, &connection.socket);
         connection.session.end(&self.node);
+        let counted = connection.counted_bytes;
+        self.node.connection_bytes.fetch_sub(counted, Ordering::Relaxed);
         self.node.clients.disconnect(connection.session.client.id);
         self.metrics.open.fetch_sub(1, Ordering::Relaxed);
         let place = token as u32;
@@ -313,7 +319,30 @@ impl Worker {
             Err(_) => false,
         };
         self.scratch = scratch;
+        self.hold_to_budget(token, connection);
         alive
+    }
+
+    /// Counts what the connection holds. If all of them together hold more than their share of the
+    /// memory setting, this one is cut off if it holds more than half of an equal part.
+    fn hold_to_budget(&mut self, token: u64, connection: &mut Connection) {
+        let held = connection.held_bytes();
+        if held == connection.counted_bytes {
+            return;
+        }
+        let node = self.node.clone();
+        let more = held.wrapping_sub(connection.counted_bytes);
+        connection.counted_bytes = held;
+        let all = node.connection_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+        let budget = node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
+        let part = (budget / (2 * node.clients.count().max(1) as u64)).max(READ_BYTES as u64);
+        if all > budget && held > part && !connection.closing {
+            self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
+            connection.cut_off(
+                "OOM the memory for connections is used up: send, or let wait, less at once",
+            );
+            self.mark_dirty(token, connection);
+        }
     }
 
     /// Runs what lies in the connection's own input buffer.
@@ -530,6 +559,7 @@ impl Worker {
         if connection.closing && connection.owed() == 0 {
             return false;
         }
+        self.hold_to_budget(token, connection);
         if connection.output.is_empty() && connection.output.capacity() > 0 {
             let output = std::mem::take(&mut connection.output);
             if output.capacity() <= KEEP_OUTPUT_BYTES && self.spare_outputs.len() < EVENTS {

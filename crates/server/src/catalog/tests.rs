@@ -123,7 +123,15 @@ fn a_refused_change_leaves_no_trace() {
 fn entries_of_a_later_program_stop_the_start() {
     let engine = Arc::new(ModelEngine::new());
     let shard = open(&engine);
-    for (kind, body) in [(USER, &br#"{"format":9}"#[..]), (KEYSPACE, b"{"), (KEYSPACE, b"")] {
+    for (kind, body) in [
+        (USER, &br#"{"format":9}"#[..]),
+        (KEYSPACE, b"{"),
+        (KEYSPACE, b""),
+        (KEYSPACE, br#"{"format":1,"number":20,"kind":"cache"}"#),
+        (KEYSPACE, br#"{"format":1,"number":2000}"#),
+        (KEYSPACE, br#"{"format":1,"number":3}"#),
+        (9, br#"{"format":1}"#),
+    ] {
         let mut row = Vec::new();
         key::catalog(&mut row, shard.id(), kind, b"some");
         let mut batch = holdfast_engine::Batch::new();

@@ -61,6 +61,11 @@ impl Session {
         self.access.account.as_ref().map(|account| account.name.as_str())
     }
 
+    /// The keyspace was changed back: the next request looks whether it is there.
+    pub(super) fn look_again(&mut self) {
+        self.access.word = 0;
+    }
+
     fn settle_access(&mut self) {
         let unlimited = self.access.account.as_ref().is_some_and(|user| user.is_unlimited());
         self.authenticated = self.access.account.is_some();

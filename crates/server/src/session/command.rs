@@ -5,13 +5,11 @@ use std::borrow::Cow;
 
 use holdfast_base::KeyspaceId;
 use holdfast_engine::Tier;
-use holdfast_io::{Random as _, SeededRandom};
+use holdfast_io::Random as _;
 use holdfast_protocol::resp::{Args, ReplyWriter};
 use holdfast_shard::{Gate, KeyRef, OpError, Txn};
 
 use super::{Flow, Session};
-use parking_lot::Mutex;
-
 use crate::{metrics::Family, node::Node};
 
 /// Why a command gave no regular reply.
@@ -41,9 +39,9 @@ impl CommandError {
     }
 }
 
-/// Bytes that one reply may hold: a command that would say more is refused, so that no single request
-/// can use up memory.
-pub(crate) const REPLY_BYTES_MAX: usize = 256 << 20;
+/// What a command is told that would answer more than `redis.output_bytes_max`.
+pub(crate) const REPLY_TOO_LARGE: OpError =
+    OpError::TooLarge("the reply would pass redis.output_bytes_max: ask for less at once");
 
 pub(crate) type Outcome = Result<(), CommandError>;
 
@@ -55,7 +53,7 @@ pub(crate) struct Call<'c, 't, 'o> {
     pub keys: &'c [KeyRef<'c>],
     pub args: Args<'c>,
     pub out: &'c mut ReplyWriter<'o>,
-    pub random: &'c Mutex<SeededRandom>,
+    pub node: &'c Node,
 }
 
 /// A command on connection or server at work.
@@ -206,17 +204,17 @@ impl<'c> Call<'c, '_, '_> {
         self.args.get(at).unwrap_or_default()
     }
 
-    /// Refuses a reply that has become too long.
+    /// Refuses a reply that has become longer than a connection may owe.
     pub(crate) fn check_reply(&self) -> Outcome {
-        if self.out.len() > REPLY_BYTES_MAX {
-            return Err(OpError::TooLarge("a reply holds at most 256 MiB").into());
+        if self.out.len() as u64 > self.node.config.redis_output_bytes_max.0 {
+            return Err(REPLY_TOO_LARGE.into());
         }
         Ok(())
     }
 
     /// Random numbers, for the ops that choose.
     pub(crate) fn random(&self) -> impl FnMut() -> u64 + use<'c> {
-        let random = self.random;
+        let random = &self.node.random;
         move || random.lock().next_u64()
     }
 

@@ -185,7 +185,6 @@ fn on_keys(
 ) -> Result<Answered, CommandError> {
     let start = out.len();
     let shard = &node.shard;
-    let random = &node.random;
     let done = match command.run {
         Run::Read(run) => loop {
             // If the keyspace is emptied meanwhile, some keys may be of before and some of after.
@@ -194,7 +193,7 @@ fn on_keys(
             let done = shard.read(&keys, tier, |txn| {
                 out.truncate(start);
                 let out = &mut out;
-                let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, random });
+                let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, node });
                 settle(txn, result)
             });
             if shard.generation(keyspace) == generation {
@@ -205,7 +204,7 @@ fn on_keys(
             let position = commands::keys::scan_position(node, keyspace, args)?;
             shard.read_heads(&position, tier, |txn, seen_until| {
                 let out = &mut out;
-                let mut call = Call { txn, keyspace, keys: &[], args, out, random };
+                let mut call = Call { txn, keyspace, keys: &[], args, out, node };
                 let result = run(&mut call, seen_until);
                 settle(txn, result)
             })
@@ -213,7 +212,7 @@ fn on_keys(
         Run::Write(run) => shard.write(tier, |txn| {
             let keys: Vec<_> = command.keys(args).map(|key| txn.key(keyspace, key)).collect();
             let out = &mut out;
-            let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, random });
+            let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, node });
             settle(txn, result)
         }),
         Run::Session(_) => unreachable!("session commands are run by `execute`"),
@@ -237,15 +236,13 @@ pub(crate) fn rehearse(
     let done = match command.run {
         Run::Read(run) | Run::Write(run) => shard.read(&keys, tier, |txn| {
             out.truncate(start);
-            let mut call =
-                Call { txn, keyspace, keys: &keys, args, out: &mut out, random: &node.random };
+            let mut call = Call { txn, keyspace, keys: &keys, args, out: &mut out, node };
             run(&mut call).map_err(|_| OpError::WrongType)
         }),
         Run::Scan(run) => {
             let position = commands::keys::scan_position(node, keyspace, args)?;
             shard.read_heads(&position, tier, |txn, seen_until| {
-                let mut call =
-                    Call { txn, keyspace, keys: &[], args, out: &mut out, random: &node.random };
+                let mut call = Call { txn, keyspace, keys: &[], args, out: &mut out, node };
                 run(&mut call, seen_until).map_err(|_| OpError::WrongType)
             })
         }

@@ -15,8 +15,6 @@ const QUEUED_BYTES_MAX: usize = holdfast_base::limits::RECORD_BYTES_MAX;
 const QUEUED_COMMAND_BYTES: usize = 256;
 /// Keys that one connection may watch; each write looks them up.
 const WATCHED_MAX: usize = 10_000;
-/// Bytes of replies that one EXEC may put together, as for any single reply.
-const REPLY_BYTES_MAX: usize = super::command::REPLY_BYTES_MAX;
 
 /// A session's transaction.
 #[derive(Default)]
@@ -58,6 +56,11 @@ impl Transaction {
     /// Whether commands are queued.
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Bytes that the queued commands hold.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// What EXEC would run.
@@ -160,6 +163,7 @@ pub(super) fn exec(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
         Err(error) => {
             let error = CommandError::Op(error);
             (call.session.keyspace, call.session.protocol) = before;
+            call.session.look_again();
             call.session.transaction.watched = watched;
             if error.is_miss() {
                 // Nothing happened: the same EXEC runs again when the rows are in memory.
@@ -221,28 +225,11 @@ fn run_queued(
         Run::Read(run) | Run::Write(run) => {
             let keyspace = session.keyspace;
             let keys: Vec<_> = command.keys(args).map(|key| txn.key(keyspace, key)).collect();
-            run(&mut Call {
-                txn,
-                keyspace,
-                keys: &keys,
-                args,
-                out: &mut writer,
-                random: &node.random,
-            })
+            run(&mut Call { txn, keyspace, keys: &keys, args, out: &mut writer, node })
         }
         Run::Scan(run) => {
             let keyspace = session.keyspace;
-            run(
-                &mut Call {
-                    txn,
-                    keyspace,
-                    keys: &[],
-                    args,
-                    out: &mut writer,
-                    random: &node.random,
-                },
-                None,
-            )
+            run(&mut Call { txn, keyspace, keys: &[], args, out: &mut writer, node }, None)
         }
         Run::Session(run) => {
             let mut call =
@@ -251,8 +238,8 @@ fn run_queued(
         }
     };
     match result {
-        Ok(()) if out.len() + reply.len() > REPLY_BYTES_MAX => {
-            return Err(OpError::TooLarge("a reply holds at most 256 MiB"));
+        Ok(()) if out.len() as u64 > node.config.redis_output_bytes_max.0 => {
+            return Err(super::command::REPLY_TOO_LARGE);
         }
         Ok(()) => out.raw(&reply),
         Err(error) if error.is_miss() => {

@@ -11,7 +11,17 @@ const DISABLED: CommandError = CommandError::text("ERR This instance has cluster
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "cluster",
-        subcommands: &["info", "keyslot", "nodes", "shards", "slots"],
+        subcommands: &[
+            "countkeysinslot",
+            "getkeysinslot",
+            "info",
+            "keyslot",
+            "links",
+            "myid",
+            "nodes",
+            "shards",
+            "slots",
+        ],
         arity: -2,
         run: Run::Session(cluster),
         summary: "Questions about the cluster: INFO, KEYSLOT.",

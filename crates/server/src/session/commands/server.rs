@@ -256,14 +256,14 @@ fn command(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 fn get_keys(call: &mut SessionCall<'_>) -> Result<(), CommandError> {
     let rest = call.args.from(2);
     let command = find(rest.name()).ok_or(CommandError::text("ERR Invalid command specified"))?;
+    if command.key_spec.first == 0 {
+        return Err(CommandError::text("ERR The command has no key arguments"));
+    }
     if !command.arity_fits(rest.len()) {
         let text = "ERR Invalid number of arguments specified for command";
         return Err(CommandError::text(text));
     }
     let keys: Vec<_> = command.keys(rest).collect();
-    if keys.is_empty() {
-        return Err(CommandError::text("ERR The command has no key arguments"));
-    }
     call.out.array(keys.len());
     keys.iter().for_each(|key| call.out.bulk(key));
     Ok(())

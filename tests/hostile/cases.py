@@ -1,0 +1,356 @@
+"""The cases: each does its worst to a server and gives a sentence about it, or raises Violation."""
+
+import re
+import socket
+import time
+
+import frames
+from crashlib import Client, ErrorReply, Violation, encode, until
+from crowd import connect, connections, drain, push
+from stage import CLIENTS_MAX, OUTPUT_BYTES_MAX, PASSWORD
+from watching import resident, until_quiet
+
+MIB = 1 << 20
+ANSWER_SECONDS_MAX = 20
+# How long silence has to last to count as waiting for more.
+SILENCE_SECONDS = 0.15
+RECEIVE_BYTES = 4096
+
+
+def guarded(case):
+    """The case plays on a server with a password."""
+    case.guarded = True
+    return case
+
+
+def malformed_frames_get_clear_errors(server, _):
+    for sent, pattern, closes in frames.CORPUS:
+        with connect(server.port) as plain:
+            plain.sendall(sent)
+            waits = SILENCE_SECONDS if pattern is None or not closes else ANSWER_SECONDS_MAX
+            received = b""
+            if pattern and not closes:
+                received = plain.recv(1 << 16)
+            more, closed = drain(plain, waits)
+            received += more
+        if not re.fullmatch(pattern or b"", received):
+            raise Violation(f"{sent[:80]!r} was answered {received[:200]!r}")
+        if closes is not None and closed != closes:
+            raise Violation(f"{sent[:80]!r}: the connection was {'' if closed else 'not '}closed")
+    return f"{len(frames.CORPUS)} frames"
+
+
+def the_judge_of_replies_finds_what_is_wrong(_, __):
+    wrong = [b"-ERR a\nb\r\n", b"-ERR unknown command 'a\r\nb'\r\n", b"+OK\r\nOK\r\n", b"$3\r\nabcd\r\n", b":x\r\n", b"*x\r\n",
+             b"$-2\r\n", b"*1\r\n?\r\n", b"%1\r\n+a\r\n!\r\n", b"\r\n"]
+    for received in wrong:
+        try:
+            frames.replies(received)
+        except frames.Malformed:
+            continue
+        raise Violation(f"{received!r} was taken for replies")
+    right = b"+OK\r\n-ERR x\r\n:-1\r\n$-1\r\n$0\r\n\r\n*-1\r\n*2\r\n+a\r\n*0\r\n%1\r\n+a\r\n_\r\n,1.5\r\n#t\r\n~1\r\n+a\r\n"
+    if frames.replies(right) != 11 or frames.replies(b"+OK\r\n$5\r\nab") != 1:
+        raise Violation("right replies were not counted")
+    return f"{len(wrong)} wrong ones"
+
+
+def damaged_requests_over_all_commands(server, choice):
+    with Client(server.port) as client:
+        table = {entry[0].decode(): entry[1] for entry in client.expect("COMMAND")}
+        for words in (["SET", "string", "v"], ["SET", "number", "7"], ["HSET", "hash", "a", "1"],
+                      ["RPUSH", "list", "a", "b"], ["SADD", "set", "a", "b"], ["ZADD", "zset", "1", "a"]):
+            client.call(*words)
+    commands = {name: arity for name, arity in table.items() if name not in frames.NOT_SENT - {"client", "config"}}
+    answered = sent = 0
+    unsent = set(commands)
+    for number in range(600):
+        batch = [frames.encode([b"HELLO", b"3"])] if number % 2 else []
+        for _ in range(choice.randrange(1, 60)):
+            words = frames.request(choice, commands)
+            unsent.discard(words[0].decode().lower())
+            frame = frames.encode(words)
+            batch.append(frames.damaged(choice, frame) if choice.random() < 0.04 else frame)
+        sent += len(batch)
+        with connect(server.port) as plain:
+            plain.sendall(b"".join(batch) + b"\r\n" + encode("ECHO", "the end"))
+            received = converse(plain)
+        try:
+            answered += frames.replies(received)
+        except frames.Malformed as error:
+            raise Violation(f"batch {number}: {error}; sent {b''.join(batch)[:2000]!r}") from None
+    if unsent or answered < sent / 4:
+        raise Violation(f"the test is blind: never sent {unsent}; {answered} replies to {sent} requests")
+    return f"{len(commands)} commands, {sent} requests, {answered} replies, all well-formed"
+
+
+def converse(plain):
+    """What comes back until the last word is echoed, the server closes, or it waits for more."""
+    received, deadline = b"", time.monotonic() + ANSWER_SECONDS_MAX
+    while b"$7\r\nthe end\r\n" not in received[-64:] and time.monotonic() < deadline:
+        plain.settimeout(SILENCE_SECONDS)
+        try:
+            more = plain.recv(1 << 20)
+        except TimeoutError:
+            break
+        except ConnectionError:
+            break
+        if not more:
+            break
+        received += more
+    return received
+
+
+def requests_that_arrive_byte_by_byte(server, _):
+    wanted = 0
+    with connect(server.port) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in (encode("SET", "slow", "v" * 50) + encode("GET", "slow") + b"ECHO \"a b\"\r\n") * 10:
+            plain.send(bytes([byte]))
+            wanted += 1
+        received = b""
+        while received.count(b"$3\r\na b\r\n") < 10:
+            received += plain.recv(1 << 16)
+    if received != (b"+OK\r\n$50\r\n" + b"v" * 50 + b"\r\n$3\r\na b\r\n") * 10:
+        raise Violation(f"wrong answers: {received[:200]!r}")
+    return f"{wanted} pieces"
+
+
+def inline_garbage(server, choice):
+    for number in range(200):
+        noise = bytes(choice.randrange(256) for _ in range(choice.randrange(1, 4000)))
+        with connect(server.port) as plain:
+            plain.sendall(noise.replace(b"*", b"+") + b"\r\n")
+            try:
+                frames.replies(converse(plain))
+            except frames.Malformed as error:
+                raise Violation(f"noise {number}: {error}; sent {noise!r}") from None
+    return "200 pieces of noise"
+
+
+def idle_connections(server, _):
+    before = resident(server.process.pid, "VmRSS")
+    with connections(server.port, 2000) as idle:
+        for plain in idle:
+            plain.sendall(b"PING\r\n")
+        for plain in idle:
+            if plain.recv(100) != b"+PONG\r\n":
+                raise Violation("an idle connection was not served")
+        each = (resident(server.process.pid, "VmRSS") - before) / len(idle)
+    if each > 16 << 10:
+        raise Violation(f"{each:.0f} bytes of memory for an idle connection")
+    with Client(server.port) as client:
+        until(lambda: connected(client) < 10, "closed connections are forgotten")
+    return f"2000 connections, {max(each, 0):.0f} bytes each"
+
+
+def connected(client):
+    return int(re.search(rb"connected_clients:(\d+)", client.expect("INFO", "clients"))[1])
+
+
+def more_connections_than_allowed(server, _):
+    refused = 0
+    with connections(server.port, CLIENTS_MAX + 50) as crowd:
+        received, closed = drain(crowd[-1], ANSWER_SECONDS_MAX)
+        refused += closed
+    if received != b"-ERR max number of clients reached\r\n":
+        raise Violation(f"one connection too many was told {received!r}")
+    return f"{CLIENTS_MAX} allowed"
+
+
+def connections_that_come_and_go(server, _):
+    for number in range(1500):
+        with connect(server.port) as plain:
+            if number % 3:
+                plain.sendall(encode("SET", "gone", number) * (number % 50) + b"*3\r\n$3\r\nSE")
+    with Client(server.port) as client:
+        until(lambda: connected(client) < 10, "closed connections are forgotten")
+    return "1500 connections, most with replies unread"
+
+
+def readers_that_never_read(server, _):
+    with Client(server.port) as client:
+        client.expect("SET", "big", b"x" * (100 << 10))
+    requests = encode("GET", "big") * 20_000
+    with connections(server.port, 40, RECEIVE_BYTES) as deaf:
+        taken = push(deaf, requests, patience_s=0.5)
+        until_quiet(server.process.pid)
+        peak = resident(server.process.pid, "VmHWM")
+    owed_mb = sum(taken) / len(requests) * 20_000 * 0.1
+    return f"40 connections, {peak // MIB} MiB resident while {owed_mb:.0f} MB of replies were asked for"
+
+
+def one_reply_above_the_bound_is_refused(server, _):
+    with Client(server.port) as client:
+        client.expect("SET", "big", b"x" * (100 << 10))
+    count = OUTPUT_BYTES_MAX // (100 << 10) * 2
+    return refused_or_cut(server, "MGET", *["big"] * count)
+
+
+def a_reply_of_1_gb_by_mget(server, _):
+    with Client(server.port) as client:
+        client.expect("SET", "big", b"x" * (100 << 10))
+    return refused_or_cut(server, "MGET", *["big"] * 10_000)
+
+
+def a_reply_of_800_mb_by_srandmember(server, _):
+    with Client(server.port) as client:
+        client.expect("DEL", "small set")
+        client.expect("SADD", "small set", "member-of-a-set")
+    return refused_or_cut(server, "SRANDMEMBER", "small set", -40_000_000)
+
+
+def refused_or_cut(server, *words):
+    """One request whose reply no server should even compose."""
+    with connect(server.port, RECEIVE_BYTES) as plain:
+        plain.sendall(encode(*words))
+        plain.settimeout(ANSWER_SECONDS_MAX)
+        received = plain.recv(1000)
+        if received.startswith(b"-"):
+            return f"refused: {received.decode().strip()}"
+        _, closed = drain(plain, ANSWER_SECONDS_MAX)
+    if not closed:
+        raise Violation(f"{words[0]}: neither refused nor cut")
+    return "cut"
+
+
+def bulks_that_never_come(server, _):
+    header = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (60 * MIB)
+    before = resident(server.process.pid, "VmRSS")
+    with connections(server.port, 500) as crowd:
+        push(crowd, header + b"x" * 1000)
+        until_quiet(server.process.pid)
+        grown = resident(server.process.pid, "VmRSS") - before
+    if grown > 64 * MIB:
+        raise Violation(f"{grown // MIB} MiB for lengths that were only claimed")
+    return f"500 headers of 60 MiB, memory +{grown // MIB} MiB"
+
+
+def bulks_that_never_end(server, _):
+    header = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (30 * MIB)
+    with connections(server.port, 20) as crowd:
+        taken = push(crowd, header + b"x" * (20 * MIB), patience_s=1)
+        until_quiet(server.process.pid)
+    return f"20 connections with {sum(taken) // MIB} MiB of values begun"
+
+
+def a_pipeline_of_100000_commands(server, _):
+    count = 100_000
+    requests = b"".join(encode("SET", f"p:{at % 1000}", at) for at in range(count))
+    with Client(server.port) as client:
+        client.send(requests)
+        if any(client.read() != "OK" for _ in range(count)):
+            raise Violation("not every SET of the pipeline was answered OK")
+        client.send(b"".join(encode("GET", f"p:{at}") for at in range(1000)))
+        wrong = [at for at in range(1000) if client.read() != b"%d" % (count - 1000 + at)]
+        if wrong:
+            raise Violation(f"{len(wrong)} keys do not hold what the pipeline wrote last")
+    return f"{len(requests) // MIB} MiB sent before the first reply was read"
+
+
+def transactions_with_huge_queues(server, _):
+    count, at_once = 2_000_000, 10_000
+    with Client(server.port) as client:
+        client.expect("MULTI")
+        for sent in range(at_once, count + 1, at_once):
+            client.send(encode("PING") * at_once)
+            for _ in range(at_once):
+                reply = client.read()
+                if isinstance(reply, ErrorReply):
+                    return f"refused within the first {sent} commands: {reply}"
+                if reply != "QUEUED":
+                    raise Violation(f"PING in MULTI was answered {reply!r}")
+        client.call("DISCARD")
+    return f"{count} commands queued and discarded"
+
+
+def transactions_larger_than_a_record(server, _):
+    told = "cut off while queuing"
+    with Client(server.port) as client:
+        client.expect("DEL", "part:0")
+    try:
+        with Client(server.port) as client:
+            client.expect("MULTI")
+            for at in range(70):
+                reply = client.call("SET", f"part:{at}", b"x" * MIB)
+                if reply != "QUEUED" and not isinstance(reply, ErrorReply):
+                    raise Violation(f"SET in MULTI was answered {reply!r}")
+            reply = client.call("EXEC")
+            if not isinstance(reply, ErrorReply):
+                raise Violation("a transaction of 70 MiB was executed: the bound of a record is 64")
+            told = f"refused: {reply}"
+    except (OSError, EOFError):
+        # The queue passed this client's part of the memory for connections first.
+        pass
+    with Client(server.port) as client:
+        if client.expect("EXISTS", "part:0"):
+            raise Violation("a refused transaction left a key")
+    return told
+
+
+def watching_100000_keys(server, _):
+    with Client(server.port) as client:
+        told = "all watched"
+        for start in range(0, 100_000, 10_000):
+            reply = client.call("WATCH", *(f"w:{at}" for at in range(start, start + 10_000)))
+            if isinstance(reply, ErrorReply):
+                told = f"refused from {start} on: {reply}"
+                client.expect("UNWATCH")
+                client.expect("WATCH", "w:0")
+                break
+        client.expect("MULTI")
+        client.expect("SET", "w:0", "1")
+        if client.expect("EXEC") != ["OK"]:
+            raise Violation("a transaction failed though nothing it watched had changed")
+    return told
+
+
+@guarded
+def strangers_are_held_to_small_limits(server, _):
+    for sent, wanted in [
+        (b"*11\r\n", b"-ERR Protocol error: unauthenticated multibulk length\r\n"),
+        (b"*2\r\n$4\r\nAUTH\r\n$16385\r\n", b"-ERR Protocol error: unauthenticated bulk length\r\n"),
+        (b"a" * (20 << 10), b"-ERR Protocol error: too big inline request\r\n"),
+    ]:
+        with connect(server.port) as plain:
+            plain.sendall(sent)
+            received, closed = drain(plain, ANSWER_SECONDS_MAX)
+        if received != wanted or not closed:
+            raise Violation(f"{sent[:40]!r} was answered {received!r}, closed: {closed}")
+    with Client(server.port) as client:
+        for words in (["GET", "k"], ["SET", "k", "v"], ["MULTI"], ["INFO"], ["COMMAND"], ["FLUSHALL"], ["PING"]):
+            reply = client.call(*words)
+            if not isinstance(reply, ErrorReply) or reply.code != "NOAUTH":
+                raise Violation(f"{words[0]} before AUTH was answered {reply!r}")
+        if not isinstance(client.call("AUTH", "wrong"), ErrorReply):
+            raise Violation("a wrong password was accepted")
+        if client.call("AUTH", PASSWORD) != "OK" or client.call("PING") != "PONG":
+            raise Violation("the right password was not accepted")
+    return "refused, and let in with the password"
+
+
+@guarded
+def floods_of_strangers(server, _):
+    half_open = b"*10\r\n" + b"$16384\r\n%s\r\n" % (b"x" * 16384) * 9 + b"$16384\r\n" + b"x" * 16000
+    with connections(server.port, 800) as crowd:
+        taken = push(crowd, half_open, patience_s=0.5)
+        with Client(server.port) as client:
+            if client.call("AUTH", PASSWORD) != "OK":
+                raise Violation("a client with the password was not let in")
+            client.expect("SET", "k", "v")
+    with connections(server.port, 50, RECEIVE_BYTES) as deaf:
+        push(deaf, encode("GET", "k") * 50_000, patience_s=0.5)
+        until_quiet(server.process.pid)
+    return f"800 connections, {sum(taken) // MIB} MiB of requests begun; 50 that never read their refusals"
+
+
+ALL = [
+    malformed_frames_get_clear_errors, the_judge_of_replies_finds_what_is_wrong,
+    damaged_requests_over_all_commands, requests_that_arrive_byte_by_byte,
+    inline_garbage, idle_connections, more_connections_than_allowed, connections_that_come_and_go,
+    readers_that_never_read, one_reply_above_the_bound_is_refused, a_reply_of_1_gb_by_mget,
+    a_reply_of_800_mb_by_srandmember,
+    bulks_that_never_come, bulks_that_never_end, a_pipeline_of_100000_commands, transactions_with_huge_queues,
+    transactions_larger_than_a_record, watching_100000_keys, strangers_are_held_to_small_limits,
+    floods_of_strangers,
+]
