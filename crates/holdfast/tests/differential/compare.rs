@@ -1,10 +1,7 @@
 //! When two replies count as the same: byte for byte, except where the command's own meaning
 //! leaves room (order, clock, cursors, what a server says about itself).
 
-use crate::{
-    known,
-    request::{Request, elements, error_code, integer, text},
-};
+use crate::request::{Request, elements, integer, text};
 
 /// How far two clocks and two schedulings may lie apart, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +50,8 @@ pub fn same(request: &Request, redis: &[u8], ours: &[u8], slack: Slack) -> bool 
     if redis == ours {
         return true;
     }
-    if redis.starts_with(b"-") && ours.starts_with(b"-") {
-        return known::only_code_counts(request, redis) && error_code(redis) == error_code(ours);
-    }
-    if redis.first() != ours.first() {
+    // Refusals are the same in every word or they differ.
+    if redis.first() != ours.first() || redis.starts_with(b"-") {
         return false;
     }
     match rule(request) {

@@ -89,6 +89,11 @@ pub(crate) fn execute(
     let mut out = ReplyWriter::new(output, session.protocol);
     let command = match admit(node, session, args) {
         Ok(command) => command,
+        Err(_) if is_http(args.name()) => {
+            // A web page may have made a browser send this: nothing after it is a command.
+            tracing::debug!(client = session.client.id, "sent HTTP to the Redis port: closed");
+            return Executed { family: Family::Other, gate: None, flow: Flow::Close };
+        }
         Err(error) => {
             session.transaction.refuse();
             errors::write(&mut out, &error);
@@ -133,6 +138,11 @@ pub(crate) fn execute(
             Executed { family, gate: None, flow: Flow::Continue }
         }
     }
+}
+
+/// Whether an unknown command is the beginning of an HTTP request, as Redis tells it.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Finds the command and checks what does not depend on keys.

@@ -36,7 +36,7 @@ fn ping(p: &mut Pen) -> Request {
 
 fn select(p: &mut Pen) -> Request {
     let database = match p.random.below(5) {
-        0 => p.random.pick(&["16", "-1", "x", "", "01", "9223372036854775808"]),
+        0 => p.random.pick(&["16", "-1", "x", "", "01", "9223372036854775808", "4294967296"]),
         _ => p.random.pick(&["0", "1", "2"]),
     };
     Request::new("select").arg(database)

@@ -1,7 +1,7 @@
 //! MULTI, EXEC, DISCARD, WATCH and UNWATCH, over two connections that write the same keys.
 //!
-//! No FLUSHDB, and neither EXEC nor a sub-command with a wrong number of arguments: their effect on
-//! transactions is another than in Redis, see [`crate::known`].
+//! No FLUSHDB, no HELLO, and neither EXEC nor a sub-command with a wrong number of arguments:
+//! their effect on transactions is another than in Redis, see [`crate::known`].
 
 use super::{Entry, on_key};
 use crate::{pen::Pen, request::Request};
@@ -21,7 +21,15 @@ pub const ENTRIES: &[Entry] = &[
     Entry { command: "unwatch", weight: 2, write: |p| either(p, Request::new("unwatch")) },
     // What changes a key, what only looks as if, and what fails.
     Entry { command: "set", weight: 6, write: |p| key_value(p, "set") },
-    Entry { command: "append", weight: 4, write: |p| key_value(p, "append") },
+    Entry {
+        command: "append",
+        weight: 4,
+        write: |p| {
+            // Something: an APPEND of nothing is no change here, but one in Redis.
+            let request = on_key(p, "append").arg([b"+", &p.value()[..]].concat());
+            either(p, request)
+        },
+    },
     Entry { command: "setnx", weight: 3, write: |p| key_value(p, "setnx") },
     Entry { command: "incr", weight: 5, write: |p| key_alone(p, "incr") },
     Entry { command: "get", weight: 5, write: |p| key_alone(p, "get") },
@@ -57,7 +65,8 @@ pub const ENTRIES: &[Entry] = &[
         command: "ltrim",
         weight: 2,
         write: |p| {
-            let request = on_key(p, "ltrim").arg("0").arg(p.index());
+            // Removes the first at least, for the same reason.
+            let request = on_key(p, "ltrim").arg("1").arg(p.index());
             either(p, request)
         },
     },
@@ -96,14 +105,6 @@ pub const ENTRIES: &[Entry] = &[
         write: |p| either(p, Request::of("config get save").intact()),
     },
     Entry { command: "reset", weight: 1, write: |p| either(p, Request::new("reset")) },
-    Entry {
-        command: "hello",
-        weight: 1,
-        write: |p| {
-            let version = p.random.pick(&["2", "3", "9"]);
-            either(p, Request::new("hello").arg(version))
-        },
-    },
     Entry { command: "ping", weight: 1, write: |p| either(p, Request::of("nonsense a b")) },
 ];
 
