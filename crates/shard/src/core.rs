@@ -122,8 +122,8 @@ pub(crate) struct Core {
     /// Full batches that wait to be taken.
     sealed: VecDeque<(Batch, Vec<StagedRecord>)>,
     in_flight: VecDeque<Vec<StagedRecord>>,
-    /// Durable and not yet applied; the applier works on clones of the handles at the front.
-    committed: VecDeque<Arc<StagedRecord>>,
+    /// Groups that are durable and not yet applied; the applier works on handles of the first ones.
+    committed: VecDeque<Arc<Vec<StagedRecord>>>,
     staged_bytes: usize,
     staged_bytes_total: u64,
     failed: Option<Error>,
@@ -387,7 +387,7 @@ impl Core {
     pub fn on_durable(&mut self) -> Lsn {
         if let Some(records) = self.in_flight.pop_front() {
             self.durable = records.last().map_or(self.durable, |record| record.lsn);
-            self.committed.extend(records.into_iter().map(Arc::new));
+            self.committed.push_back(Arc::new(records));
         }
         self.durable
     }
@@ -412,12 +412,13 @@ impl Core {
         let sealed = self.sealed.drain(..).flat_map(|(_, records)| records);
         let in_flight = self.in_flight.drain(..).flatten();
         let dropped: Vec<_> = in_flight.chain(sealed).chain(self.building.drain(..)).collect();
-        self.staged_bytes = self.committed.iter().map(|record| record.bytes).sum();
+        let durable = self.committed.iter().flat_map(|group| group.iter());
+        self.staged_bytes = durable.clone().map(|record| record.bytes).sum();
         let (incarnation, epoch) = (self.staged.incarnation, self.staged.epoch);
         self.staged = AppliedState { incarnation, epoch, ..self.applied.clone() };
         self.overlay.clear();
         let mut flushes = BTreeMap::new();
-        for record in &self.committed {
+        for record in durable {
             for effect in &record.state {
                 self.staged.learn(effect);
                 if let Effect::FlushKeyspace { keyspace, .. } = *effect {
@@ -444,39 +445,46 @@ impl Core {
         self.watched.values_mut().for_each(|row| row.changed = changes);
     }
 
-    /// Durable records to apply, oldest first, up to about `bytes_max`, with the state after them.
+    /// Durable groups to apply, oldest first, up to about `bytes_max`, with the state after them.
     /// They stay staged until [`Self::on_applied`].
-    pub fn committed(&self, bytes_max: usize) -> Option<(Vec<Arc<StagedRecord>>, AppliedState)> {
-        let mut records = Vec::new();
+    pub fn committed(
+        &self,
+        bytes_max: usize,
+    ) -> Option<(Vec<Arc<Vec<StagedRecord>>>, AppliedState)> {
+        let mut groups = Vec::new();
         let mut state = self.applied.clone();
         let mut bytes = 0;
-        for record in &self.committed {
+        for group in &self.committed {
             if bytes >= bytes_max {
                 break;
             }
-            bytes += record.bytes;
-            record.state.iter().for_each(|effect| state.learn(effect));
-            state.lsn = record.lsn;
-            state.chain = record.chain;
-            state.n = record.n;
-            state.time = record.time;
-            state.next_collection = record.next_collection;
-            records.push(record.clone());
+            for record in group.iter() {
+                bytes += record.bytes;
+                record.state.iter().for_each(|effect| state.learn(effect));
+            }
+            if let Some(last) = group.last() {
+                state.lsn = last.lsn;
+                state.chain = last.chain;
+                state.n = last.n;
+                state.time = last.time;
+                state.next_collection = last.next_collection;
+            }
+            groups.push(group.clone());
         }
         state.incarnation = self.staged.incarnation;
-        (!records.is_empty()).then_some((records, state))
+        (!groups.is_empty()).then_some((groups, state))
     }
 
-    /// The records, the oldest durable ones, are in the engine and the row cache: their rows leave
+    /// The groups, the oldest durable ones, are in the engine and the row cache: their rows leave
     /// the overlay.
     pub fn on_applied(
         &mut self,
-        records: &[Arc<StagedRecord>],
+        groups: &[Arc<Vec<StagedRecord>>],
         state: AppliedState,
         buckets: &Buckets,
     ) {
-        self.committed.drain(..records.len());
-        for record in records {
+        self.committed.drain(..groups.len());
+        for record in groups.iter().flat_map(|group| group.iter()) {
             self.overlay.remove_applied(record.lsn, record.rows.iter().map(|(row, _, _)| row));
             record.touched.iter().for_each(|(_, bucket)| buckets.applied(*bucket));
             self.staged_bytes = self.staged_bytes.saturating_sub(record.bytes);

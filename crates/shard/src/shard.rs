@@ -529,12 +529,13 @@ impl Shard {
     /// Moves durable records into the engine, then the row cache, then out of the overlay. Gives
     /// the number of records; after an error they stay where they are.
     pub fn apply_step(&self, bytes_max: usize) -> Result<usize, Error> {
-        let Some((records, state)) = self.core.lock().committed(bytes_max) else {
+        let Some((groups, state)) = self.core.lock().committed(bytes_max) else {
             return Ok(0);
         };
+        let records = || groups.iter().flat_map(|group| group.iter());
         // In key order, which the engine's memtable takes at half the cost, and each row once, as
         // the last record left it: the sort is stable.
-        let mut rows: Vec<_> = records.iter().flat_map(|record| &record.rows).collect();
+        let mut rows: Vec<_> = records().flat_map(|record| &record.rows).collect();
         rows.sort_by_key(|(row, ..)| row);
         let mut batch = Batch::new();
         let mut rows = rows.into_iter().peekable();
@@ -551,16 +552,16 @@ impl Shard {
         key::applied(&mut applied, self.id);
         batch.put(&applied, &state.encode());
         self.engine.write(&batch)?;
-        for (row, value, bucket) in records.iter().flat_map(|record| &record.rows) {
+        for (row, value, bucket) in records().flat_map(|record| &record.rows) {
             if let Some(bucket) = bucket {
                 let _ordered = self.buckets.lock(*bucket);
                 self.cache.update(row, value);
             }
         }
         let mut core = self.core.lock();
-        core.on_applied(&records, state, &self.buckets);
+        core.on_applied(&groups, state, &self.buckets);
         self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
-        Ok(records.len())
+        Ok(records().count())
     }
 
     /// Whether every durable record is in the engine.

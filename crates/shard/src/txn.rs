@@ -329,6 +329,10 @@ impl<'a> Txn<'a> {
 
     /// Adds an effect on a key.
     pub(crate) fn push(&mut self, key: &KeyRef<'_>, effect: &Effect<'_>) -> Result<(), OpError> {
+        // About what the effect takes, so that the buffer does not grow in many small steps.
+        let content =
+            if let Effect::PutHead { head, .. } = effect { head.inline_bytes() } else { 0 };
+        self.pending.effects.reserve(64 + key.key.len() + content);
         let subject = self.pending.touched.last();
         if subject.is_none_or(|(row, _)| *row != key.row) {
             let KeyRef { keyspace, generation, key: user_key, .. } = *key;
