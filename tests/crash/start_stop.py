@@ -28,8 +28,9 @@ def run_replay(seed, say):
                 re.findall(r"replaying the log\s+done=(\d+)\s+total=(\d+)", server.log_text())]
         if not told or told[-1][0] != told[-1][1] or told != sorted(told):
             raise Violation(f"no progress up to the end: {told}")
-        if told[-1][1] < acknowledged / 2:
-            raise Violation(f"only {told[-1][1]} records for {acknowledged} acknowledged operations")
+        # How much there is to replay depends on the engine's last flush; under load there is some.
+        if not 0 < told[-1][1] <= 2 * acknowledged:
+            raise Violation(f"{told[-1][1]} records for {acknowledged} acknowledged operations")
         with server.client() as client:
             world.check(client)
         end_in_order(server)
