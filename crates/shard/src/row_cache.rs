@@ -29,8 +29,9 @@ impl Weighter<SharedBytes, Row> for RowBytes {
     }
 }
 
-/// Hot rows by row key. The keys carry a hash under a secret seed, so a fast hasher without a seed of
-/// its own cannot be aimed at.
+/// Hot rows by row key. Keys of heads and of members by hash carry a hash under a secret seed, so a fast
+/// hasher without a seed of its own cannot be aimed at through them; positions of list elements and of
+/// chunks do not, and can make a few lookups slower.
 pub struct RowCache {
     rows: Cache<SharedBytes, Row, RowBytes, FxBuildHasher>,
     row_bytes_max: usize,

@@ -15,7 +15,7 @@ use crate::EngineOptions;
 /// Fewest memtables that the budget is divided into: one being filled while others are flushed.
 const MEMTABLES_MIN: usize = 4;
 /// Largest memtable: about what the processor's caches hold. With 32 MiB a pipelined SET over 1 M keys
-/// took 7 to 9 microseconds of processor time in all, with 8 MiB 3.5 to 7 (`holdfast bench -c 50 -P 16 --mix
+/// took 7 to 9 microseconds of processor time in all, with 8 MiB 4.6 to 7 (`holdfast bench -c 50 -P 16 --mix
 /// set:100 --keys 1000000`, one core, 2-core AMD EPYC VM, 2026-11-23).
 const MEMTABLE_BYTES_MAX: usize = 8 << 20;
 /// Bits per key of the filters: about 1 % of reads of absent keys look into a block in vain.
