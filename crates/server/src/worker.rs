@@ -319,33 +319,30 @@ impl Worker {
             Err(_) => false,
         };
         self.scratch = scratch;
-        if self.is_over_budget(connection) && !connection.closing {
+        self.hold_to_budget(token, connection);
+        alive
+    }
+
+    /// Counts what the connection holds. If all of them together hold more than their share of the
+    /// memory setting, this one is cut off if it holds more than half of an equal part.
+    fn hold_to_budget(&mut self, token: u64, connection: &mut Connection) {
+        let held = connection.held_bytes();
+        if held == connection.counted_bytes {
+            return;
+        }
+        let node = self.node.clone();
+        let more = held.wrapping_sub(connection.counted_bytes);
+        connection.counted_bytes = held;
+        let all = node.connection_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+        let budget = node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
+        let part = (budget / (2 * node.clients.count().max(1) as u64)).max(READ_BYTES as u64);
+        if all > budget && held > part && !connection.closing {
             self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
             connection.cut_off(
                 "OOM the memory for connections is used up: send, or let wait, less at once",
             );
             self.mark_dirty(token, connection);
         }
-        alive
-    }
-
-    /// Counts what the connection holds. True if all of them together hold more than their share of
-    /// the memory setting and this one more than half of an equal part.
-    fn is_over_budget(&self, connection: &mut Connection) -> bool {
-        let held = connection.held_bytes();
-        let more = held.wrapping_sub(connection.counted_bytes);
-        connection.counted_bytes = held;
-        let node = &self.node;
-        let all = if more == 0 {
-            node.connection_bytes.load(Ordering::Relaxed)
-        } else {
-            node.connection_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more)
-        };
-        let budget = node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
-        if all <= budget {
-            return false;
-        }
-        held > (budget / (2 * node.clients.count().max(1) as u64)).max(READ_BYTES as u64)
     }
 
     /// Runs what lies in the connection's own input buffer.
@@ -562,11 +559,7 @@ impl Worker {
         if connection.closing && connection.owed() == 0 {
             return false;
         }
-        // A client that takes nothing would not take an error either.
-        if self.is_over_budget(connection) && blocked {
-            self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
+        self.hold_to_budget(token, connection);
         if connection.output.is_empty() && connection.output.capacity() > 0 {
             let output = std::mem::take(&mut connection.output);
             if output.capacity() <= KEEP_OUTPUT_BYTES && self.spare_outputs.len() < EVENTS {
