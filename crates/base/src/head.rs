@@ -3,7 +3,7 @@
 //! Layout in docs/formats.md, "Head values". A head that does not decode is corruption, never a
 //! missing key.
 
-use crate::{CollectionId, varint};
+use crate::{CollectionId, SharedBytes, varint};
 
 /// What a key holds, as TYPE says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -138,6 +138,23 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// The stored form by itself: one allocation for short strings.
+    pub fn to_row(&self) -> SharedBytes {
+        /// Heads up to this length are put together without a buffer of their own.
+        const SHORT: usize = 256;
+        if let (Payload::Inline(value), None) = (&self.payload, self.deadline_ms)
+            && value.len() < SHORT
+        {
+            let mut short = [0u8; SHORT];
+            short[0] = Kind::String as u8;
+            short[1..=value.len()].copy_from_slice(value);
+            return SharedBytes::from(&short[..=value.len()]);
+        }
+        let mut out = Vec::with_capacity(48 + self.inline_bytes());
+        self.encode(&mut out);
+        SharedBytes::from(out)
+    }
+
     /// Reads the stored form; `None` if it is damaged.
     #[inline]
     pub fn decode(stored: &'a [u8]) -> Option<Head<'a>> {
@@ -200,6 +217,21 @@ mod tests {
 
     proptest! {
         #[test]
+    fn a_row_is_the_encoded_head() {
+        let chunked = Payload::Chunked { id: CollectionId(5), len: 70_000 };
+        let long = [7; 1000];
+        let payloads = [Payload::Inline(b""), Payload::Inline(&long[..255]), chunked];
+        for payload in payloads.into_iter().chain([Payload::Inline(&long)]) {
+            for deadline_ms in [None, Some(1)] {
+                let head = Head { deadline_ms, payload: payload.clone() };
+                let mut encoded = Vec::new();
+                head.encode(&mut encoded);
+                assert_eq!(head.to_row()[..], encoded);
+            }
+        }
+    }
+
+    #[test]
         fn heads_read_back(
             payload in any_payload(b"value"),
             deadline_ms in proptest::option::of(0u64..1 << 48),

@@ -195,11 +195,11 @@ impl<'a, 'h> RowExpander<'a, 'h> {
         RowExpander { shard, hasher, subject }
     }
 
-    /// Appends the rows that `effect` changes.
+    /// Gives the rows that `effect` changes, one after the other.
     pub fn expand(
         &mut self,
         effect: &Effect<'a>,
-        rows: &mut Vec<RowChange>,
+        row: &mut impl FnMut(RowChange),
     ) -> Result<(), NoSubject> {
         match *effect {
             Effect::Key { generation, key, .. } => {
@@ -209,31 +209,31 @@ impl<'a, 'h> RowExpander<'a, 'h> {
             }
             Effect::PutHead { ref head, old_deadline_ms } => {
                 let subject = self.subject.as_ref().ok_or(NoSubject)?;
-                subject.put_head(head, old_deadline_ms, rows);
+                subject.put_head(head, old_deadline_ms, row);
             }
             Effect::DeleteHead { old_deadline_ms, .. } => {
                 let subject = self.subject.as_ref().ok_or(NoSubject)?;
-                subject.delete_deadline(old_deadline_ms, rows);
-                rows.push(RowChange { key: subject.head_row.clone(), value: None });
+                subject.delete_deadline(old_deadline_ms, row);
+                row(RowChange { key: subject.head_row.clone(), value: None });
             }
             Effect::FlushKeyspace { old, .. } => {
                 if let Some(old) = old {
-                    let mut row = Vec::with_capacity(7);
-                    key::dropped_generation(&mut row, self.shard, old);
-                    rows.push(change(row, Some(Vec::new())));
+                    let mut dropped = Vec::with_capacity(7);
+                    key::dropped_generation(&mut dropped, self.shard, old);
+                    row(change(dropped, Some(Vec::new())));
                 }
             }
             Effect::PutCatalog { kind, name, version, body } => {
                 let mut value = Vec::with_capacity(8 + body.len());
                 put_u64(&mut value, version);
                 value.extend_from_slice(body);
-                rows.push(change(self.catalog_row(kind, name), Some(value)));
+                row(change(self.catalog_row(kind, name), Some(value)));
             }
             Effect::DeleteCatalog { kind, name, .. } => {
-                rows.push(change(self.catalog_row(kind, name), None));
+                row(change(self.catalog_row(kind, name), None));
             }
             Effect::Usage { .. } | Effect::TakeOver { .. } | Effect::Genesis { .. } => {}
-            _ => self.expand_member(effect, rows)?,
+            _ => self.expand_member(effect, row)?,
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ impl<'a, 'h> RowExpander<'a, 'h> {
     fn expand_member(
         &self,
         effect: &Effect<'a>,
-        rows: &mut Vec<RowChange>,
+        row: &mut impl FnMut(RowChange),
     ) -> Result<(), NoSubject> {
         let slot = self.subject.as_ref().ok_or(NoSubject)?.slot;
         let member = |id, name: &[u8]| {
@@ -272,46 +272,46 @@ impl<'a, 'h> RowExpander<'a, 'h> {
         };
         match *effect {
             Effect::PutField { id, field, value } => {
-                rows.push(change(member(id, field), Some(value.to_vec())));
+                row(change(member(id, field), Some(value.to_vec())));
             }
             Effect::PutMember { id, member: name } => {
-                rows.push(change(member(id, name), Some(Vec::new())));
+                row(change(member(id, name), Some(Vec::new())));
             }
             Effect::DeleteField { id, field: name } | Effect::DeleteMember { id, member: name } => {
-                rows.push(change(member(id, name), None));
+                row(change(member(id, name), None));
             }
             Effect::PutScore { id, member: name, score, old_score } => {
                 if let Some(old) = old_score {
-                    rows.push(change(scored(id, MemberKind::ByScore, old, name), None));
+                    row(change(scored(id, MemberKind::ByScore, old, name), None));
                 }
                 let stored = score.to_bits().to_le_bytes().to_vec();
-                rows.push(change(member(id, name), Some(stored)));
-                rows.push(change(scored(id, MemberKind::ByScore, score, name), Some(Vec::new())));
+                row(change(member(id, name), Some(stored)));
+                row(change(scored(id, MemberKind::ByScore, score, name), Some(Vec::new())));
             }
             Effect::DeleteScore { id, member: name, old_score } => {
-                rows.push(change(member(id, name), None));
-                rows.push(change(scored(id, MemberKind::ByScore, old_score, name), None));
+                row(change(member(id, name), None));
+                row(change(scored(id, MemberKind::ByScore, old_score, name), None));
             }
             Effect::PutRankChunk { id, score, member: name, count } => {
                 let mut value = Vec::with_capacity(4);
                 put_u64(&mut value, count);
-                rows.push(change(scored(id, MemberKind::RankChunk, score, name), Some(value)));
+                row(change(scored(id, MemberKind::RankChunk, score, name), Some(value)));
             }
             Effect::DeleteRankChunk { id, score, member: name } => {
-                rows.push(change(scored(id, MemberKind::RankChunk, score, name), None));
+                row(change(scored(id, MemberKind::RankChunk, score, name), None));
             }
             Effect::PutElement { id, index, value } => {
-                rows.push(change(element(id, index), Some(value.to_vec())));
+                row(change(element(id, index), Some(value.to_vec())));
             }
-            Effect::DeleteElement { id, index } => rows.push(change(element(id, index), None)),
+            Effect::DeleteElement { id, index } => row(change(element(id, index), None)),
             Effect::PutStringChunk { id, number, bytes } => {
-                rows.push(change(chunk(id, number), Some(bytes.to_vec())));
+                row(change(chunk(id, number), Some(bytes.to_vec())));
             }
-            Effect::DeleteStringChunk { id, number } => rows.push(change(chunk(id, number), None)),
+            Effect::DeleteStringChunk { id, number } => row(change(chunk(id, number), None)),
             Effect::DropCollection { id } => {
-                let mut row = Vec::with_capacity(11);
-                key::dropped_collection(&mut row, slot, id);
-                rows.push(change(row, Some(Vec::new())));
+                let mut dropped = Vec::with_capacity(11);
+                key::dropped_collection(&mut dropped, slot, id);
+                row(change(dropped, Some(Vec::new())));
             }
             _ => {}
         }
@@ -326,21 +326,24 @@ impl Subject<'_> {
         row
     }
 
-    fn put_head(&self, head: &Head<'_>, old_deadline_ms: Option<u64>, rows: &mut Vec<RowChange>) {
+    fn put_head(
+        &self,
+        head: &Head<'_>,
+        old_deadline_ms: Option<u64>,
+        row: &mut impl FnMut(RowChange),
+    ) {
         if old_deadline_ms != head.deadline_ms {
-            self.delete_deadline(old_deadline_ms, rows);
+            self.delete_deadline(old_deadline_ms, row);
             if let Some(deadline_ms) = head.deadline_ms {
-                rows.push(change(self.deadline_row(deadline_ms), Some(Vec::new())));
+                row(change(self.deadline_row(deadline_ms), Some(Vec::new())));
             }
         }
-        let mut value = Vec::with_capacity(48 + head.inline_bytes());
-        head.encode(&mut value);
-        rows.push(RowChange { key: self.head_row.clone(), value: Some(value.into()) });
+        row(RowChange { key: self.head_row.clone(), value: Some(head.to_row()) });
     }
 
-    fn delete_deadline(&self, old_deadline_ms: Option<u64>, rows: &mut Vec<RowChange>) {
+    fn delete_deadline(&self, old_deadline_ms: Option<u64>, row: &mut impl FnMut(RowChange)) {
         if let Some(old) = old_deadline_ms {
-            rows.push(change(self.deadline_row(old), None));
+            row(change(self.deadline_row(old), None));
         }
     }
 }
@@ -359,7 +362,7 @@ mod tests {
         let mut expander = RowExpander::new(ShardId(0), &hasher);
         let mut rows = Vec::new();
         for effect in effects {
-            expander.expand(effect, &mut rows)?;
+            expander.expand(effect, &mut |row| rows.push(row))?;
         }
         Ok(rows)
     }

@@ -6,12 +6,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
-
 /// Count of buckets; a power of two. 512 KiB of counters in all.
 const BUCKETS: usize = 1 << 16;
-/// Count of locks that order cache fills against cache updates.
-const STRIPES: usize = 256;
 
 /// One staged record more, and a new version.
 const STAGED: u64 = (1 << 32) | 1;
@@ -32,17 +28,11 @@ impl BucketState {
 #[derive(Debug)]
 pub struct Buckets {
     states: Box<[AtomicU64]>,
-    /// Held for a few instructions: between the check of a version and the cache insert that
-    /// depends on it, or between a version's change and the cache update. Last in the lock order.
-    stripes: Box<[Mutex<()>]>,
 }
 
 impl Default for Buckets {
     fn default() -> Self {
-        Buckets {
-            states: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
-        }
+        Buckets { states: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
@@ -68,11 +58,6 @@ impl Buckets {
     pub(crate) fn applied(&self, bucket: u16) {
         // Count down and version up in one step, so that nobody sees one without the other.
         self.word(bucket).fetch_add(STAGED - 2, Ordering::AcqRel);
-    }
-
-    /// Orders cache fills and updates of a bucket.
-    pub(crate) fn lock(&self, bucket: u16) -> MutexGuard<'_, ()> {
-        self.stripes[usize::from(bucket) % STRIPES].lock()
     }
 
     #[inline]

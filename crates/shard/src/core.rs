@@ -15,6 +15,7 @@ use std::{
 use holdfast_base::{
     Effect, Epoch, Error, ErrorKind, Generation, Hlc, HybridClock, KeyspaceId, Lsn, ShardId,
     SharedBytes,
+    key::Family,
     limits::{KEYSPACES_MAX, RECORD_BYTES_MAX},
     record::{Batch, BatchBuilder, BatchHeader},
     row::{AppliedState, KeyspaceUsage},
@@ -22,9 +23,11 @@ use holdfast_base::{
 use holdfast_log::Position;
 
 use crate::{
-    Buckets, OpError,
-    overlay::{Overlay, StagedRow},
-    txn::{FIRST_FREE_GENERATION, Generations, Pending},
+    OpError,
+    overlay::{Overlay, StagedRow, StagedRows},
+    txn::{FIRST_FREE_GENERATION, Pending},
+    visible::Visible,
+    written::WrittenRow,
 };
 
 /// Bounds of what a shard holds between staging and applying.
@@ -90,12 +93,15 @@ pub(crate) struct StagedRecord {
     chain: u32,
     n: u64,
     time: Hlc,
-    pub(crate) rows: Vec<(SharedBytes, Option<SharedBytes>, Option<u16>)>,
-    /// Head rows of the keys touched, with their buckets.
-    touched: Vec<(SharedBytes, u16)>,
+    pub(crate) rows: Vec<WrittenRow>,
     state: Vec<Effect<'static>>,
     next_collection: holdfast_base::CollectionId,
     bytes: usize,
+}
+
+/// Whether a row is a key's head: it then stands in the row cache while it is staged.
+pub(crate) fn is_head(row: &[u8]) -> bool {
+    row.first() == Some(&(Family::Head as u8))
 }
 
 #[derive(Debug)]
@@ -131,6 +137,8 @@ pub(crate) struct Core {
     /// Counts staged records and failures; unlike positions it is never given out twice.
     changes: u64,
     quotas: Arc<Quotas>,
+    /// An empty buffer for the next record's effects.
+    spare: Vec<u8>,
     /// Whether the disk has room for writes that add keys or bytes.
     pub(crate) growth_admitted: bool,
 }
@@ -169,6 +177,7 @@ impl Core {
             watched: HashMap::new(),
             changes: 0,
             quotas: Arc::default(),
+            spare: Vec::new(),
             growth_admitted: true,
         }
     }
@@ -179,8 +188,7 @@ impl Core {
         &mut self,
         position: &Position,
         owner: &[u8],
-        generations: &Generations,
-        buckets: &Buckets,
+        visible: &Visible,
     ) -> Result<Lsn, Error> {
         if self.applied.lsn.next() != position.next_lsn {
             let text = format!(
@@ -189,7 +197,7 @@ impl Core {
             );
             return Err(Error::new(ErrorKind::Corrupt, text));
         }
-        self.drop_staged(generations, buckets);
+        self.drop_staged(visible);
         self.failed = None;
         self.clock.learn(position.last_time);
         self.staged.incarnation = position.incarnation;
@@ -205,7 +213,7 @@ impl Core {
             state.push(genesis);
         }
         let pending = Pending { effects, state, ..Pending::default() };
-        self.append(pending, self.staged.next_collection, generations, buckets)
+        self.append(pending, self.staged.next_collection, visible)
     }
 
     /// Moves shard time to the clocks' readings. True if the wall clock had jumped too far ahead.
@@ -223,8 +231,7 @@ impl Core {
         &mut self,
         mut pending: Pending,
         next_collection: holdfast_base::CollectionId,
-        generations: &Generations,
-        buckets: &Buckets,
+        visible: &Visible,
     ) -> Result<Option<Lsn>, OpError> {
         if pending.is_empty() {
             return Ok(None);
@@ -257,15 +264,14 @@ impl Core {
         if pending.effects.len() + 64 > RECORD_BYTES_MAX {
             return Err(OpError::TooLarge("a command or transaction may write at most 64 MiB"));
         }
-        Ok(Some(self.append(pending, next_collection, generations, buckets)?))
+        Ok(Some(self.append(pending, next_collection, visible)?))
     }
 
     fn append(
         &mut self,
         pending: Pending,
         next_collection: holdfast_base::CollectionId,
-        generations: &Generations,
-        buckets: &Buckets,
+        visible: &Visible,
     ) -> Result<Lsn, Error> {
         if self.builder.len() + pending.effects.len() > BATCH_BYTES && !self.builder.is_empty() {
             let full = self.seal();
@@ -274,6 +280,7 @@ impl Core {
         let time = self.clock.tick();
         self.builder.begin(time, None);
         self.builder.push_encoded(&pending.effects);
+        self.keep_spare(pending.effects);
         let n = self.builder.next_n();
         let bytes = self.builder.open_bytes();
         let lsn = self.builder.finish().expect("begun three lines above");
@@ -282,21 +289,24 @@ impl Core {
         }
         self.changes += 1;
         self.staged.next_collection = next_collection;
-        for (row, bucket) in &pending.touched {
-            buckets.staged(*bucket);
-            if let Some(watched) = self.watched.get_mut(row) {
+        let rows = pending.written.into_rows();
+        rows.iter().filter_map(|row| row.bucket).for_each(|at| visible.buckets.staged(at));
+        // One key's head changes for all readers at once; several do only for those that look
+        // whether a change of several was under way.
+        let heads = rows.iter().filter(|row| is_head(&row.key)).count();
+        let _several = (heads > 1).then(|| visible.change_several());
+        for row in &rows {
+            if !self.watched.is_empty()
+                && let Some(watched) = self.watched.get_mut(&row.key)
+            {
                 watched.changed = self.changes;
             }
-        }
-        let mut rows = Vec::with_capacity(pending.written.len());
-        for (row, (value, bucket)) in pending.written {
-            self.overlay.insert(row.clone(), StagedRow { lsn, value: value.clone() });
-            rows.push((row, value, bucket));
+            self.show(visible, row, lsn);
         }
         // A keyspace shows as emptied only when the rows of the same record are staged.
         for effect in &pending.state {
             if let Effect::FlushKeyspace { keyspace, new, .. } = *effect {
-                generations.set(keyspace, new, lsn);
+                visible.generations.set(keyspace, new, lsn);
                 let changes = self.changes;
                 self.watched.values_mut().for_each(|row| row.changed = changes);
             }
@@ -309,12 +319,33 @@ impl Core {
             n,
             time,
             rows,
-            touched: pending.touched,
             state: pending.state,
             next_collection,
             bytes,
         });
         Ok(lsn)
+    }
+
+    /// A buffer for effects: of what the last record left, if that is not large.
+    pub(crate) fn take_spare(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spare)
+    }
+
+    fn keep_spare(&mut self, mut effects: Vec<u8>) {
+        const SPARE_BYTES_MAX: usize = 64 << 10;
+        if effects.capacity() <= SPARE_BYTES_MAX {
+            effects.clear();
+            self.spare = effects;
+        }
+    }
+
+    /// A staged row becomes visible, behind its gate.
+    fn show(&mut self, visible: &Visible, row: &WrittenRow, lsn: Lsn) {
+        if is_head(&row.key) {
+            visible.cache.stage(&row.key, &row.value, lsn);
+        } else {
+            self.overlay.insert(row.key.clone(), StagedRow { lsn, value: row.value.clone() });
+        }
     }
 
     fn check_quota(&self, keyspace: KeyspaceId, keys: i64, bytes: i64) -> Result<(), OpError> {
@@ -393,15 +424,15 @@ impl Core {
     }
 
     /// The log refused or lost a batch: writes stop until [`Self::take_over`].
-    pub fn on_failed(&mut self, error: Error, generations: &Generations, buckets: &Buckets) {
+    pub fn on_failed(&mut self, error: Error, visible: &Visible) {
         // What was staged is of unknown outcome; what is refused from now on certainly is not done.
         self.failed = Some(Error::new(ErrorKind::Unavailable, error.text()));
-        self.drop_staged(generations, buckets);
+        self.drop_staged(visible);
     }
 
     /// Forgets what is staged and not durable. What is durable stays staged until it is applied;
     /// readers without the lock notice nothing of it.
-    fn drop_staged(&mut self, generations: &Generations, buckets: &Buckets) {
+    fn drop_staged(&mut self, visible: &Visible) {
         #[cfg(feature = "planted-bugs")]
         if crate::planted::is_planted(crate::planted::Bug::OverlayKept) {
             self.building.clear();
@@ -412,13 +443,15 @@ impl Core {
         let sealed = self.sealed.drain(..).flat_map(|(_, records)| records);
         let in_flight = self.in_flight.drain(..).flatten();
         let dropped: Vec<_> = in_flight.chain(sealed).chain(self.building.drain(..)).collect();
-        let durable = self.committed.iter().flat_map(|group| group.iter());
-        self.staged_bytes = durable.clone().map(|record| record.bytes).sum();
+        let committed: Vec<_> = self.committed.iter().cloned().collect();
+        let durable = || committed.iter().flat_map(|group| group.iter());
+        self.staged_bytes = durable().map(|record| record.bytes).sum();
         let (incarnation, epoch) = (self.staged.incarnation, self.staged.epoch);
         self.staged = AppliedState { incarnation, epoch, ..self.applied.clone() };
         self.overlay.clear();
         let mut flushes = BTreeMap::new();
-        for record in durable {
+        let mut heads = HashMap::new();
+        for record in durable() {
             for effect in &record.state {
                 self.staged.learn(effect);
                 if let Effect::FlushKeyspace { keyspace, .. } = *effect {
@@ -426,20 +459,33 @@ impl Core {
                 }
             }
             self.staged.next_collection = record.next_collection;
-            for (row, value, _) in &record.rows {
-                let row = row.clone();
-                self.overlay.insert(row, StagedRow { lsn: record.lsn, value: value.clone() });
+            for row in &record.rows {
+                if is_head(&row.key) {
+                    heads.insert(&row.key, (&row.value, record.lsn));
+                } else {
+                    self.show(visible, row, record.lsn);
+                }
+            }
+        }
+        // Each head at once to its last durable version, which no reader may miss; one that only
+        // lost records wrote is the engine's again.
+        let _several = visible.change_several();
+        for WrittenRow { key, .. } in dropped.iter().flat_map(|record| &record.rows) {
+            match heads.get(key) {
+                Some((value, lsn)) => visible.cache.stage(key, value, *lsn),
+                None if is_head(key) => visible.cache.forget(key),
+                None => {}
             }
         }
         for id in (0..KEYSPACES_MAX).map(KeyspaceId) {
             let generation = self.usage(id).generation;
-            if generations.get(id).is_some_and(|(current, _)| current != generation) {
-                generations.set(id, generation, flushes.get(&id).copied().unwrap_or_default());
+            if visible.generations.get(id).is_some_and(|(current, _)| current != generation) {
+                let since = flushes.get(&id).copied().unwrap_or_default();
+                visible.generations.set(id, generation, since);
             }
         }
-        for (_, bucket) in dropped.iter().flat_map(|record| &record.touched) {
-            buckets.applied(*bucket);
-        }
+        let rows = dropped.iter().flat_map(|record| &record.rows);
+        rows.filter_map(|row| row.bucket).for_each(|at| visible.buckets.applied(at));
         self.changes += 1;
         let changes = self.changes;
         self.watched.values_mut().for_each(|row| row.changed = changes);
@@ -481,15 +527,40 @@ impl Core {
         &mut self,
         groups: &[Arc<Vec<StagedRecord>>],
         state: AppliedState,
-        buckets: &Buckets,
+        visible: &Visible,
     ) {
         self.committed.drain(..groups.len());
         for record in groups.iter().flat_map(|group| group.iter()) {
-            self.overlay.remove_applied(record.lsn, record.rows.iter().map(|(row, _, _)| row));
-            record.touched.iter().for_each(|(_, bucket)| buckets.applied(*bucket));
+            let others = record.rows.iter().map(|row| &row.key).filter(|key| !is_head(key));
+            self.overlay.remove_applied(record.lsn, others);
+            let buckets = record.rows.iter().filter_map(|row| row.bucket);
+            buckets.for_each(|at| visible.buckets.applied(at));
             self.staged_bytes = self.staged_bytes.saturating_sub(record.bytes);
         }
         self.applied = state;
+    }
+
+    /// The first staged heads from a position on, in order: at most `rows_max`, and the position
+    /// behind which there are more.
+    pub fn staged_heads(&self, from: &[u8], rows_max: usize) -> (StagedRows, Option<SharedBytes>) {
+        let committed = self.committed.iter().flat_map(|group| group.iter());
+        let in_flight = self.in_flight.iter().flatten();
+        let sealed = self.sealed.iter().flat_map(|(_, records)| records);
+        let records = committed.chain(in_flight).chain(sealed).chain(&self.building);
+        let mut heads: Vec<(&SharedBytes, Lsn, &Option<SharedBytes>)> = records
+            .flat_map(|record| record.rows.iter().map(|row| (&row.key, record.lsn, &row.value)))
+            .filter(|(row, ..)| is_head(row) && row[..] >= *from)
+            .collect();
+        // The sort is stable: of a row's versions the newest comes last, and stays.
+        heads.sort_by_key(|(row, ..)| *row);
+        let mut rows = StagedRows::new();
+        for (row, lsn, value) in heads {
+            if rows.len() == rows_max && !rows.contains_key(row) {
+                return (rows, Some(row.clone()));
+            }
+            rows.insert(row.clone(), StagedRow { lsn, value: value.clone() });
+        }
+        (rows, None)
     }
 
     /// Bytes of records between staging and applying.

@@ -21,6 +21,8 @@ mod sweep;
 mod testing;
 mod txn;
 mod view;
+mod visible;
+mod written;
 
 pub use bucket::{BucketState, Buckets};
 pub use core::{KeyspaceQuota, Limits};

@@ -1,4 +1,5 @@
-//! The overlay: rows that are staged but not yet in the engine, newest version of each.
+//! The overlay: rows that are staged but not yet in the engine, newest version of each. Heads are
+//! not here: they stand in the row cache, staged or not (`row_cache.rs`).
 //!
 //! Guarantees: a lookup sees every staged record; a row leaves only when the record that wrote its
 //! newest version has been applied. On a failed append the overlay is dropped whole, not undone.
@@ -37,11 +38,10 @@ impl Default for Overlay {
     }
 }
 
-/// Two bytes of the row's key that are spread evenly: of a head its hash, of a member its
-/// collection's number, of other rows the end of the key.
+/// Two bytes of the row's key that are spread evenly: of a member its collection's number, of other
+/// rows the end of the key.
 fn part(row: &[u8]) -> usize {
     let at = match row.first() {
-        Some(&family) if family == key::Family::Head as u8 => key::HEAD_PREFIX_BYTES - 2,
         Some(&family) if family == key::Family::Member as u8 => COLLECTION_BYTES - 2,
         _ => row.len().saturating_sub(2),
     };
@@ -133,7 +133,7 @@ pub(crate) fn range_of<'a, V>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_base::{CollectionId, Generation, Slot};
+    use holdfast_base::{CollectionId, Slot};
 
     fn row(lsn: u64) -> StagedRow {
         StagedRow { lsn: Lsn(lsn), value: None }
@@ -161,20 +161,21 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_ordered_within_a_collection_and_over_all_heads() {
+    fn ranges_are_ordered_within_a_collection_and_over_all_of_them() {
         let mut overlay = Overlay::default();
-        let mut heads = StagedRows::new();
+        let mut all = StagedRows::new();
         let mut members = StagedRows::new();
         for i in 0..500u64 {
             let hash = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-            let mut head = Vec::new();
-            key::head(&mut head, Generation(1), Slot((i % 7) as u16), hash, &i.to_be_bytes());
-            heads.insert(head.into(), row(i));
+            let mut other = Vec::new();
+            key::member(&mut other, Slot((i % 7) as u16), CollectionId(i + 10), hash, b"m");
+            all.insert(other.into(), row(i));
             let mut member = Vec::new();
             key::member(&mut member, Slot(3), CollectionId(9), hash, b"m");
             members.insert(member.into(), row(i));
         }
-        for (key, row) in heads.iter().chain(&members) {
+        all.extend(members.iter().map(|(key, row)| (key.clone(), row.clone())));
+        for (key, row) in &all {
             overlay.insert(key.clone(), row.clone());
         }
         let mut collection = Vec::new();
@@ -183,7 +184,7 @@ mod tests {
         assert!(common_part(&collection, &end).is_some());
         assert!(overlay.range(&collection, &end).eq(members.iter()));
         assert!(overlay.range(&collection, &end).rev().eq(members.iter().rev()));
-        let (from, to) = ([key::Family::Head as u8], [key::Family::Head as u8 + 1]);
-        assert!(overlay.range(&from, &to).eq(heads.iter()));
+        let (from, to) = ([key::Family::Member as u8], [key::Family::Member as u8 + 1]);
+        assert!(overlay.range(&from, &to).eq(all.iter()));
     }
 }

@@ -11,6 +11,10 @@ pub enum Bug {
     StaleFill,
     /// What was staged stays visible when the log has failed.
     OverlayKept,
+    /// An applied record makes its heads clean although a later one has staged them again.
+    CleanedTooEarly,
+    /// A head is read while others of the same record are still being changed.
+    SeveralUnnoticed,
     /// A deadline row alone decides that a key is deleted.
     ExpiryUnchecked,
 }

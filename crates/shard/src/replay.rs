@@ -120,7 +120,9 @@ fn apply(
     let hasher = KeyHasher::new(state.hash_seed);
     let mut expander = RowExpander::new(shard, &hasher);
     for effect in &effects {
-        expander.expand(effect, &mut rows).map_err(|_| corrupt("an effect names no key"))?;
+        expander
+            .expand(effect, &mut |row| rows.push(row))
+            .map_err(|_| corrupt("an effect names no key"))?;
     }
     for RowChange { key, value } in rows {
         match value {

@@ -2,7 +2,8 @@
 //!
 //! Order of every write, close together in this file: staged (`write`), durable (`commit_step`),
 //! visible in the engine (`apply_step`); its reply leaves when [`Shard::durable`] reaches its gate.
-//! Reads take no lock unless a staged record touches their keys. Lock order: shard, then stripe.
+//! Reads take no shard lock unless a staged record touches several rows of theirs. Lock order: shard,
+//! then a part of the row cache.
 //! Threads call the steps; the simulator calls the same ones in an order of its own.
 
 use std::sync::{
@@ -19,11 +20,11 @@ use holdfast_log::{Completion, Outcome, Position, Session};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Buckets, KeyRef, Limits, OpError, RowCache, Txn,
-    core::{Core, KeyspaceQuota, Quotas},
+    KeyRef, Limits, OpError, Txn,
+    core::{Core, KeyspaceQuota, Quotas, is_head},
     overlay::StagedRows,
-    txn::Generations,
     view::{Pin, Source, Staged, View, Witness},
+    visible::Visible,
 };
 
 /// What a shard is made of.
@@ -112,7 +113,7 @@ pub struct ShardStats {
     pub applied_lsn: Lsn,
     /// Bytes of records between staging and applying.
     pub staged_bytes: u64,
-    /// Rows in the overlay.
+    /// Rows staged and not applied.
     pub overlay_rows: u64,
     /// Bytes in the row cache.
     pub row_cache_bytes: u64,
@@ -126,9 +127,7 @@ pub struct ShardStats {
 pub struct Shard {
     id: ShardId,
     engine: Arc<dyn Engine>,
-    cache: RowCache,
-    buckets: Buckets,
-    generations: Generations,
+    visible: Visible,
     hasher: KeyHasher,
     quotas: Arc<Quotas>,
     /// The shard lock: guards the state machine. Never held over I/O that may block, except where
@@ -147,6 +146,8 @@ pub struct Shard {
     time_ms: AtomicU64,
     /// Bytes between staging and applying, for readers without the lock.
     staged_bytes: AtomicUsize,
+    /// Rows in the overlay, likewise.
+    overlay_rows: AtomicUsize,
     staged_bytes_max: usize,
     stopping: AtomicBool,
 }
@@ -154,18 +155,16 @@ pub struct Shard {
 impl Shard {
     /// A shard that has applied its whole log; [`Self::take_over`] opens it for writes.
     pub fn new(parts: ShardParts) -> Shard {
-        let generations = Generations::default();
+        let visible = Visible::new(parts.row_cache_bytes);
         for (keyspace, usage) in &parts.applied.keyspaces {
-            generations.set(*keyspace, usage.generation, Lsn::ZERO);
+            visible.generations.set(*keyspace, usage.generation, Lsn::ZERO);
         }
         let core = Core::new(parts.id, parts.applied.clone(), parts.limits);
         Shard {
             quotas: core.quotas(),
             id: parts.id,
             engine: parts.engine,
-            cache: RowCache::new(parts.row_cache_bytes),
-            buckets: Buckets::default(),
-            generations,
+            visible,
             hasher: KeyHasher::new(parts.applied.hash_seed),
             durable: AtomicU64::new(parts.applied.lsn.0),
             time_ms: AtomicU64::new(parts.applied.time.ms()),
@@ -173,6 +172,7 @@ impl Shard {
             term: AtomicU64::new(0),
             term_ends: Mutex::new(Vec::new()),
             staged_bytes: AtomicUsize::new(0),
+            overlay_rows: AtomicUsize::new(0),
             staged: Condvar::new(),
             committed: Condvar::new(),
             committer_waits: AtomicBool::new(false),
@@ -193,7 +193,7 @@ impl Shard {
 
     /// A key of this shard.
     pub fn key<'k>(&self, keyspace: KeyspaceId, user_key: &'k [u8]) -> KeyRef<'k> {
-        KeyRef::new(&self.generations, &self.hasher, keyspace, user_key)
+        KeyRef::new(&self.visible.generations, &self.hasher, keyspace, user_key)
     }
 
     /// Moves shard time to the clocks' readings and gives it, in milliseconds since 1970, with
@@ -222,11 +222,18 @@ impl Shard {
         mut op: impl FnMut(&mut Txn<'_>) -> Result<R, OpError>,
     ) -> Result<Done<R>, OpError> {
         let term = self.term();
-        if let Some(witness) = Witness::of(&self.buckets, keys.iter().map(KeyRef::bucket)) {
-            let mut txn = self.txn(View { staged: Staged::None, source: self.live(), tier }, None);
+        let buckets = &self.visible.buckets;
+        let quiet = Witness::of(buckets, keys.iter().map(KeyRef::bucket));
+        let one = self.visible.before_one().filter(|_| keys.len() == 1);
+        if quiet.is_some() || one.is_some() {
+            let staged = if quiet.is_some() { Staged::None } else { Staged::OneHead };
+            let mut txn = self.txn(View { staged, source: self.live(), tier }, None);
             let result = op(&mut txn);
             let observed = txn.observed;
-            if witness.unchanged(&self.buckets) {
+            // The head alone is read at one moment even while it is staged.
+            let at_once =
+                txn.has_read_one_head() && one.is_some_and(|at| self.visible.is_still(at));
+            if at_once || quiet.is_some_and(|witness| witness.unchanged(buckets)) {
                 return Ok(Done { value: result?, gate: self.gate(term, observed) });
             }
         }
@@ -248,19 +255,10 @@ impl Shard {
         /// Staged heads that one step copies under the lock: some 100 microseconds.
         const STAGED_HEADS_MAX: usize = 2048;
         let term = self.term();
-        let end = [key::Family::Head as u8 + 1];
         let (pin, seen_until) = {
             let core = self.core.lock();
-            let mut rows = StagedRows::new();
-            let mut seen_until = None;
-            for (row, staged) in core.overlay.range(from, &end) {
-                if rows.len() == STAGED_HEADS_MAX {
-                    seen_until = Some(row.clone());
-                    break;
-                }
-                rows.insert(row.clone(), staged.clone());
-            }
-            (Pin { staged: rows, snapshot: self.engine.snapshot()? }, seen_until)
+            let (staged, seen_until) = core.staged_heads(from, STAGED_HEADS_MAX);
+            (Pin { staged, snapshot: self.engine.snapshot()? }, seen_until)
         };
         let mut txn = self.txn(pin.view(tier), None);
         let value = op(&mut txn, seen_until.as_deref())?;
@@ -281,12 +279,13 @@ impl Shard {
         let core = self.core.lock();
         let mut rows = StagedRows::new();
         for key_ref in keys {
-            let Some(staged) = core.overlay.get(&key_ref.row) else { continue };
-            rows.insert(key_ref.row.clone(), staged.clone());
-            // Whoever stages a member stages its head too, so a key whose head is not in the
-            // overlay has nothing else there.
+            let Some(staged) = self.visible.cache.staged(&key_ref.row) else { continue };
+            // Whoever stages a member stages its head too, so a key whose head is not staged has
+            // nothing in the overlay.
             let head = staged.value.as_deref().and_then(holdfast_base::Head::decode);
-            if let Some(id) = head.and_then(|head| head.collection()) {
+            let collection = head.and_then(|head| head.collection());
+            rows.insert(key_ref.row.clone(), staged);
+            if let Some(id) = collection {
                 let mut from = Vec::new();
                 key::collection(&mut from, key_ref.slot, id);
                 let to = key::after_prefix(&from).unwrap_or_default();
@@ -299,11 +298,12 @@ impl Shard {
     }
 
     fn live(&self) -> Source<'_> {
-        Source::Live { engine: &*self.engine, cache: &self.cache, buckets: &self.buckets }
+        let Visible { cache, buckets, .. } = &self.visible;
+        Source::Live { engine: &*self.engine, cache, buckets }
     }
 
     fn txn<'a>(&'a self, view: View<'a>, staged: Option<(&'a AppliedState, Lsn)>) -> Txn<'a> {
-        let names = (self.id, &self.hasher, &self.generations);
+        let names = (self.id, &self.hasher, &self.visible.generations);
         Txn::new(view, names, self.now_ms(), staged)
     }
 
@@ -369,13 +369,15 @@ impl Shard {
         if changed {
             return Ok(Done { value: None, gate: None });
         }
+        let effects = core.take_spare();
         let staged = Some((&core.staged, core.positions().0));
         let view = View { staged: Staged::All(&core.overlay), source: self.live(), tier };
         let mut txn = self.txn(view, staged);
+        txn.pending.effects = effects;
         let value = op(&mut txn)?;
         let (pending, observed, next) = (txn.pending, txn.observed, txn.next_collection);
-        let lsn = core.stage(pending, next, &self.generations, &self.buckets)?;
-        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        let lsn = core.stage(pending, next, &self.visible)?;
+        self.tell_staged(&core);
         drop(core);
         let seen = lsn.unwrap_or_default().max(observed);
         Ok(Done { value: Some(value), gate: self.gate(term, seen) })
@@ -439,8 +441,8 @@ impl Shard {
     /// Becomes the owner at a freshly opened session's position; stages the take-over record.
     pub fn take_over(&self, position: &Position, owner: &[u8]) -> Result<(), Error> {
         let mut core = self.core.lock();
-        core.take_over(position, owner, &self.generations, &self.buckets)?;
-        self.cache.clear();
+        core.take_over(position, owner, &self.visible)?;
+        self.visible.cache.clear();
         self.staged.notify_all();
         Ok(())
     }
@@ -502,12 +504,12 @@ impl Shard {
 
     fn failed(&self, error: Error) -> CommitStep {
         let mut core = self.core.lock();
-        core.on_failed(error.clone(), &self.generations, &self.buckets);
-        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        core.on_failed(error.clone(), &self.visible);
+        self.tell_staged(&core);
         self.term_ends.lock().push(self.durable());
         self.term.fetch_add(1, Ordering::AcqRel);
         drop(core);
-        self.cache.clear();
+        self.visible.cache.clear();
         CommitStep::Failed(error)
     }
 
@@ -536,31 +538,37 @@ impl Shard {
         // In key order, which the engine's memtable takes at half the cost, and each row once, as
         // the last record left it: the sort is stable.
         let mut rows: Vec<_> = records().flat_map(|record| &record.rows).collect();
-        rows.sort_by_key(|(row, ..)| row);
+        rows.sort_by_key(|row| &row.key);
         let mut batch = Batch::new();
         let mut rows = rows.into_iter().peekable();
-        while let Some((row, value, _)) = rows.next() {
-            if rows.peek().is_some_and(|(next, ..)| next == row) {
+        while let Some(row) = rows.next() {
+            if rows.peek().is_some_and(|next| next.key == row.key) {
                 continue;
             }
-            match value {
-                Some(value) => batch.put(row, value),
-                None => batch.delete(row),
+            match &row.value {
+                Some(value) => batch.put(&row.key, value),
+                None => batch.delete(&row.key),
             }
         }
         let mut applied = Vec::new();
         key::applied(&mut applied, self.id);
         batch.put(&applied, &state.encode());
         self.engine.write(&batch)?;
-        for (row, value, bucket) in records().flat_map(|record| &record.rows) {
-            if let Some(bucket) = bucket {
-                let _ordered = self.buckets.lock(*bucket);
-                self.cache.update(row, value);
+        let cache = &self.visible.cache;
+        for row in records().flat_map(|record| &record.rows) {
+            if !is_head(&row.key) {
+                cache.replace(&row.key, &row.value);
             }
         }
         let mut core = self.core.lock();
-        core.on_applied(&groups, state, &self.buckets);
-        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        core.on_applied(&groups, state, &self.visible);
+        self.tell_staged(&core);
+        drop(core);
+        // A head that still shows as staged says the same as the engine: no lock is needed for it.
+        for record in records() {
+            let heads = record.rows.iter().map(|row| &row.key).filter(|key| is_head(key));
+            heads.for_each(|key| cache.applied(key, record.lsn));
+        }
         Ok(records().count())
     }
 
@@ -591,6 +599,17 @@ impl Shard {
         self.staged_bytes.load(Ordering::Acquire)
     }
 
+    /// Whether nothing but heads is staged: readers then find all of it in the row cache, at no more
+    /// cost than applied rows.
+    pub fn has_only_heads_staged(&self) -> bool {
+        self.overlay_rows.load(Ordering::Acquire) == 0
+    }
+
+    fn tell_staged(&self, core: &Core) {
+        self.staged_bytes.store(core.staged_bytes(), Ordering::Release);
+        self.overlay_rows.store(core.overlay.len(), Ordering::Release);
+    }
+
     /// Bytes of records staged since the shard was opened.
     pub fn staged_bytes_total(&self) -> u64 {
         self.core.lock().staged_bytes_total()
@@ -616,6 +635,7 @@ impl Shard {
 
     /// Figures for metrics.
     pub fn stats(&self) -> ShardStats {
+        let (rows, staged_heads) = self.visible.cache.len();
         let core = self.core.lock();
         let (staged_lsn, durable_lsn, applied_lsn) = core.positions();
         ShardStats {
@@ -623,9 +643,9 @@ impl Shard {
             durable_lsn,
             applied_lsn,
             staged_bytes: core.staged_bytes() as u64,
-            overlay_rows: core.overlay.len() as u64,
-            row_cache_bytes: self.cache.bytes(),
-            row_cache_rows: self.cache.len() as u64,
+            overlay_rows: (core.overlay.len() + staged_heads) as u64,
+            row_cache_bytes: self.visible.cache.bytes(),
+            row_cache_rows: rows as u64,
             failed: core.failure().is_some(),
         }
     }
@@ -637,14 +657,14 @@ impl Shard {
 
     /// The generation of a keyspace, to notice that it was emptied meanwhile.
     pub fn generation(&self, keyspace: KeyspaceId) -> Generation {
-        self.generations.get(keyspace).unwrap_or_default().0
+        self.visible.generations.get(keyspace).unwrap_or_default().0
     }
 
     /// The keyspace that a generation belongs to now, if any.
     pub(crate) fn keyspace_of(&self, generation: Generation) -> Option<KeyspaceId> {
         let first = u16::try_from(generation.0).map(KeyspaceId).ok();
         let current = |id: &KeyspaceId| {
-            self.generations.get(*id).is_some_and(|(current, _)| current == generation)
+            self.visible.generations.get(*id).is_some_and(|(current, _)| current == generation)
         };
         first.filter(current).or_else(|| {
             let core = self.core.lock();

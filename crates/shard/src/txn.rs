@@ -16,11 +16,14 @@ use holdfast_base::{
     limits::KEYSPACES_MAX,
     row::{AppliedState, RowChange, RowExpander},
 };
+use smallvec::SmallVec;
 
 use crate::{
     Buckets, OpError,
+    core::is_head,
     op_error::corrupt_row,
-    view::{View, Written},
+    view::View,
+    written::{Written, WrittenRow},
 };
 
 /// The current generation of every keyspace, and the record that began it.
@@ -122,7 +125,8 @@ pub struct Txn<'a> {
     pub(crate) next_generation: Generation,
     pub(crate) observed: Lsn,
     pub(crate) pending: Pending,
-    rows: Vec<RowChange>,
+    /// Heads read from the view; more than one stands for other reads too.
+    heads_read: u32,
     /// State with every staged record, and the last of them; `None` in a read.
     staged: Option<(&'a AppliedState, Lsn)>,
     /// Keyspaces that this record has emptied.
@@ -136,10 +140,10 @@ pub(crate) struct Pending {
     pub effects: Vec<u8>,
     /// Rows, and what they become.
     pub written: Written,
-    /// Head rows of the keys touched, each with its bucket, in order of the first touch.
-    pub touched: Vec<(SharedBytes, u16)>,
+    /// Head row of the key that the effects are about at their end.
+    pub subject: Option<SharedBytes>,
     /// Change of keys and bytes by keyspace.
-    pub usage: Vec<(KeyspaceId, i64, i64)>,
+    pub usage: SmallVec<[(KeyspaceId, i64, i64); 1]>,
     /// Effects on the shard's own state.
     pub state: Vec<Effect<'static>>,
 }
@@ -171,7 +175,7 @@ impl<'a> Txn<'a> {
             next_generation,
             observed: Lsn::ZERO,
             pending: Pending::default(),
-            rows: Vec::new(),
+            heads_read: 0,
             staged,
             emptied: BTreeMap::new(),
         }
@@ -255,10 +259,16 @@ impl<'a> Txn<'a> {
 
     /// One row of a key.
     pub(crate) fn row(&mut self, row: &[u8], bucket: u16) -> Result<Option<SharedBytes>, OpError> {
-        if let Some((written, _)) = self.pending.written.get(row) {
-            return Ok(written.clone());
+        if let Some(written) = self.pending.written.get(row) {
+            return Ok(written.value.clone());
         }
+        self.heads_read = self.heads_read.saturating_add(if is_head(row) { 1 } else { 2 });
         self.view.get(row, bucket, &mut self.observed)
+    }
+
+    /// Whether one head is all that was read.
+    pub(crate) fn has_read_one_head(&self) -> bool {
+        self.heads_read == 1
     }
 
     /// Drops the effects so far: the op is refused. What it has seen still counts.
@@ -273,6 +283,7 @@ impl<'a> Txn<'a> {
         reverse: bool,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), OpError> {
+        self.heads_read = self.heads_read.saturating_add(2);
         let view = self.view;
         view.scan(&self.pending.written, range, reverse, &mut self.observed, &mut visit)
     }
@@ -333,20 +344,19 @@ impl<'a> Txn<'a> {
         let content =
             if let Effect::PutHead { head, .. } = effect { head.inline_bytes() } else { 0 };
         self.pending.effects.reserve(64 + key.key.len() + content);
-        let subject = self.pending.touched.last();
-        if subject.is_none_or(|(row, _)| *row != key.row) {
+        if self.pending.subject.as_ref().is_none_or(|row| *row != key.row) {
             let KeyRef { keyspace, generation, key: user_key, .. } = *key;
             Effect::Key { keyspace, generation, key: user_key }.encode(&mut self.pending.effects);
-            self.pending.touched.push((key.row.clone(), key.bucket()));
+            self.pending.subject = Some(key.row.clone());
         }
         effect.encode(&mut self.pending.effects);
         let place = (key.generation, key.slot, key.hash);
+        let (written, bucket) = (&mut self.pending.written, Some(key.bucket()));
+        let mut write =
+            |RowChange { key, value }| written.insert(WrittenRow { key, value, bucket });
         RowExpander::about(self.shard, self.hasher, place, key.key, key.row.clone())
-            .expand(effect, &mut self.rows)
+            .expand(effect, &mut write)
             .expect("the expander was given its subject");
-        for RowChange { key: row, value } in self.rows.drain(..) {
-            self.pending.written.insert(row, (value, Some(key.bucket())));
-        }
         Ok(())
     }
 
@@ -370,10 +380,11 @@ impl<'a> Txn<'a> {
     /// Adds an effect on a row that belongs to no key.
     pub fn push_catalog(&mut self, effect: &Effect<'_>) {
         effect.encode(&mut self.pending.effects);
+        let written = &mut self.pending.written;
+        let mut write =
+            |RowChange { key, value }| written.insert(WrittenRow { key, value, bucket: None });
         RowExpander::new(self.shard, self.hasher)
-            .expand(effect, &mut self.rows)
+            .expand(effect, &mut write)
             .expect("effects on state and catalog need no key");
-        let rows = self.rows.drain(..).map(|row| (row.key, (row.value, None)));
-        self.pending.written.extend(rows);
     }
 }

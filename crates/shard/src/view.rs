@@ -5,20 +5,23 @@
 //! for the op's keys, and an engine snapshot). Each remembers the latest record that it saw, so that
 //! the reply can wait until that record is durable.
 
-use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, ops::ControlFlow};
+use std::{cmp::Ordering, iter::Peekable, ops::ControlFlow};
 
 use holdfast_base::{Lsn, SharedBytes};
 use holdfast_engine::{Engine, EngineError, Lookup, ScanEnd, Snapshot, Tier, Visit};
+use smallvec::SmallVec;
 
 use crate::{
     BucketState, Buckets, OpError, RowCache,
+    core::is_head,
     overlay::{Overlay, StagedRow, StagedRows, range_of},
+    written::Written,
 };
 
 /// Where rows below the overlay come from.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
-    /// The engine as it is now, with the row cache in front.
+    /// The engine as it is now, with the row cache, which holds staged heads too, in front.
     Live { engine: &'a dyn Engine, cache: &'a RowCache, buckets: &'a Buckets },
     /// The engine as it was.
     Pinned(&'a dyn Snapshot),
@@ -40,6 +43,9 @@ type StagedEntry<'a> = (&'a SharedBytes, &'a StagedRow);
 pub(crate) enum Staged<'a> {
     /// Nowhere: the reader makes sure that none concern it.
     None,
+    /// From nowhere but the head in the row cache. Other rows, which may be staged, are refused as
+    /// not in memory: the reader then pins.
+    OneHead,
     /// The overlay, under the shard lock.
     All(&'a Overlay),
     /// A copy of those that concern the reader.
@@ -49,7 +55,7 @@ pub(crate) enum Staged<'a> {
 impl<'a> Staged<'a> {
     fn get(self, row: &[u8]) -> Option<&'a StagedRow> {
         match self {
-            Staged::None => None,
+            Staged::None | Staged::OneHead => None,
             Staged::All(overlay) => overlay.get(row),
             Staged::Copied(rows) => rows.get(row),
         }
@@ -61,16 +67,12 @@ impl<'a> Staged<'a> {
         to: &[u8],
     ) -> Box<dyn DoubleEndedIterator<Item = StagedEntry<'a>> + 'a> {
         match self {
-            Staged::None => Box::new(std::iter::empty()),
+            Staged::None | Staged::OneHead => Box::new(std::iter::empty()),
             Staged::All(overlay) => Box::new(overlay.range(from, to)),
             Staged::Copied(rows) => Box::new(range_of(rows, from, to)),
         }
     }
 }
-
-/// Rows that an op has written itself and reads back within the same record, each with the bucket
-/// of the key that it belongs to.
-pub(crate) type Written = BTreeMap<SharedBytes, (Option<SharedBytes>, Option<u16>)>;
 
 impl View<'_> {
     /// One row. `bucket` is the one of the key that the row belongs to.
@@ -82,18 +84,23 @@ impl View<'_> {
     ) -> Result<Option<SharedBytes>, OpError> {
         match self.source {
             Source::Live { engine, cache, buckets } => {
+                if matches!(self.staged, Staged::OneHead) && !is_head(row) {
+                    return Err(OpError::ColdRange);
+                }
                 let seen = buckets.state(bucket);
                 if !seen.is_quiet()
+                    && !is_head(row)
                     && let Some(staged) = self.staged.get(row)
                 {
                     *observed = (*observed).max(staged.lsn);
                     return Ok(staged.value.clone());
                 }
-                if let Some(row) = cache.get(row) {
+                if let Some((row, lsn)) = cache.get(row) {
+                    *observed = (*observed).max(lsn);
                     return Ok(row);
                 }
                 let found = known(engine.get(row, self.tier)?, row)?;
-                cache.fill(buckets, bucket, seen, row.into(), &found);
+                cache.fill(buckets, bucket, seen, row, &found);
                 Ok(found)
             }
             Source::Pinned(snapshot) => {
@@ -115,6 +122,9 @@ impl View<'_> {
         observed: &mut Lsn,
         visit: &mut Visit<'_>,
     ) -> Result<(), OpError> {
+        if matches!(self.staged, Staged::OneHead) {
+            return Err(OpError::ColdRange);
+        }
         let mut patch = Patch::new(self.staged, written, range, reverse);
         let mut stopped = false;
         let mut merged = |key: &[u8], value: &[u8]| {
@@ -183,7 +193,7 @@ impl<'a> Patch<'a> {
     ) -> Patch<'a> {
         let staged =
             staged.range(from, to).map(|(key, row)| (key, row.value.as_ref(), Some(row.lsn)));
-        let written = range_of(written, from, to).map(|(key, (row, _))| (key, row.as_ref(), None));
+        let written = written.range(from, to).map(|row| (&row.key, row.value.as_ref(), None));
         let directed: [Box<dyn Iterator<Item = PatchRow<'a>>>; 2] = if reverse {
             [Box::new(staged.rev()), Box::new(written.rev())]
         } else {
@@ -243,7 +253,7 @@ impl Pin {
 }
 
 /// The states of an op's buckets, to see afterwards whether anything happened in between.
-pub(crate) struct Witness(Vec<(u16, BucketState)>);
+pub(crate) struct Witness(SmallVec<[(u16, BucketState); 4]>);
 
 impl Witness {
     /// `None` if a staged record touches one of them.

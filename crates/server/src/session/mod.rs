@@ -18,6 +18,7 @@ use holdfast_base::{KeyspaceId, limits::KEY_BYTES_MAX};
 use holdfast_engine::Tier;
 use holdfast_protocol::resp::{Args, Protocol, ReplyWriter};
 use holdfast_shard::{Gate, OpError, Txn};
+use smallvec::SmallVec;
 
 use access::Access;
 pub(crate) use args::OwnedArgs;
@@ -199,7 +200,8 @@ fn on_keys(
         Run::Read(run) => loop {
             // If the keyspace is emptied meanwhile, some keys may be of before and some of after.
             let generation = shard.generation(keyspace);
-            let keys: Vec<_> = command.keys(args).map(|key| shard.key(keyspace, key)).collect();
+            let keys: SmallVec<[_; 2]> =
+                command.keys(args).map(|key| shard.key(keyspace, key)).collect();
             let done = shard.read(&keys, tier, |txn| {
                 out.truncate(start);
                 let out = &mut out;
@@ -220,7 +222,8 @@ fn on_keys(
             })
         }
         Run::Write(run) => shard.write(tier, |txn| {
-            let keys: Vec<_> = command.keys(args).map(|key| txn.key(keyspace, key)).collect();
+            let keys: SmallVec<[_; 2]> =
+                command.keys(args).map(|key| txn.key(keyspace, key)).collect();
             let out = &mut out;
             let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, node });
             settle(txn, result)
@@ -241,7 +244,7 @@ pub(crate) fn rehearse(
     mut out: ReplyWriter<'_>,
 ) -> Result<(), CommandError> {
     let shard = &node.shard;
-    let keys: Vec<_> = command.keys(args).map(|key| shard.key(keyspace, key)).collect();
+    let keys: SmallVec<[_; 2]> = command.keys(args).map(|key| shard.key(keyspace, key)).collect();
     let start = out.len();
     let done = match command.run {
         Run::Read(run) | Run::Write(run) => shard.read(&keys, tier, |txn| {

@@ -147,7 +147,7 @@ impl Archive {
         let mut expander = RowExpander::new(shard, &hasher);
         let mut changes = Vec::new();
         for effect in &effects {
-            let done = expander.expand(effect, &mut changes);
+            let done = expander.expand(effect, &mut |row| changes.push(row));
             done.or_else(|_| violation(format!("record {lsn}: an effect without its key")))?;
         }
         for change in changes {

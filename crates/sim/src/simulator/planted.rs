@@ -28,6 +28,9 @@ pub enum Planted {
     /// The shard keeps what was staged when the log failed.
     #[cfg(feature = "planted-bugs")]
     OverlayKeptOverFailure,
+    /// The shard takes a staged head for applied when an earlier version of it is.
+    #[cfg(feature = "planted-bugs")]
+    CleanedTooEarly,
     /// The shard expires by deadline rows alone, without a look at the key.
     #[cfg(feature = "planted-bugs")]
     ExpiryUnchecked,
@@ -50,6 +53,8 @@ impl Planted {
         #[cfg(feature = "planted-bugs")]
         Planted::OverlayKeptOverFailure,
         #[cfg(feature = "planted-bugs")]
+        Planted::CleanedTooEarly,
+        #[cfg(feature = "planted-bugs")]
         Planted::ExpiryUnchecked,
     ];
 
@@ -68,7 +73,7 @@ impl Planted {
             Planted::TrimTooEarly => &["the engine needs record"],
             Planted::PositionsReused => &["was given to another durable record", "is gone"],
             #[cfg(feature = "planted-bugs")]
-            Planted::StaleFill | Planted::ExpiryUnchecked => CLIENTS,
+            Planted::StaleFill | Planted::CleanedTooEarly | Planted::ExpiryUnchecked => CLIENTS,
             #[cfg(feature = "planted-bugs")]
             Planted::OverlayKeptOverFailure => {
                 &["applied state: engine", "something is staged", "usage says", "not linearizable"]
@@ -84,6 +89,7 @@ impl Planted {
             plant(match planted {
                 Some(Planted::StaleFill) => Some(Bug::StaleFill),
                 Some(Planted::OverlayKeptOverFailure) => Some(Bug::OverlayKept),
+                Some(Planted::CleanedTooEarly) => Some(Bug::CleanedTooEarly),
                 Some(Planted::ExpiryUnchecked) => Some(Bug::ExpiryUnchecked),
                 _ => None,
             });
