@@ -21,9 +21,11 @@ const WATERMARK_AFTER: Duration = Duration::from_millis(10);
 /// Records that one engine batch takes: a few milliseconds of work.
 const APPLY_BYTES: usize = 1 << 20;
 /// How long the applier lets durable records gather, and how many bytes of them are enough: a few
-/// large engine batches cost far less than many small ones, and readers do not wait for either.
-const GATHER: Duration = Duration::from_millis(1);
-const GATHER_BYTES: usize = 128 << 10;
+/// large engine batches cost far less than many small ones. Readers of heads do not notice; those of
+/// members copy what is staged of a collection, so these do not wait for long.
+const GATHER_HEADS: Duration = Duration::from_millis(10);
+const GATHER_MEMBERS: Duration = Duration::from_millis(1);
+const GATHER_BYTES: usize = 512 << 10;
 /// Between two tries to open a failed log, or to apply to a failed engine.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long a thread sleeps without work; only to notice a stop that was not signalled.
@@ -119,7 +121,8 @@ pub(crate) fn run_applier(node: &Arc<Node>) {
             continue;
         }
         if !node.is_stopping() && node.shard.staged_bytes() < GATHER_BYTES {
-            std::thread::park_timeout(GATHER);
+            let heads_only = node.shard.has_only_heads_staged();
+            std::thread::park_timeout(if heads_only { GATHER_HEADS } else { GATHER_MEMBERS });
         }
         let start = Instant::now();
         match node.shard.apply_step(APPLY_BYTES) {
