@@ -55,13 +55,26 @@ pub(crate) fn listen(
 fn explain(what: &str, addr: SocketAddr, error: &io::Error) -> Error {
     let text = if error.kind() == io::ErrorKind::AddrInUse {
         let holder = holder(addr.port()).map_or(String::new(), |holder| format!(" by {holder}"));
-        format!(
-            "{addr} for {what} is in use{holder}: stop that, or run `holdfast serve --ports auto`"
-        )
+        let way_out = way_out(std::env::args());
+        format!("{addr} for {what} is in use{holder}: stop that, or run {way_out}")
     } else {
         format!("cannot listen on {addr} for {what}: {error}")
     };
     Error::new(ErrorKind::Unavailable, text)
+}
+
+/// The command that works, to be typed as it stands. A password is not repeated.
+fn way_out(command: impl Iterator<Item = String>) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=".contains(c);
+    let quoted = |word: &String| match word.chars().all(plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words: Vec<String> = command.collect();
+    if words.iter().any(|word| word.contains("password")) {
+        return "the same with `--ports auto`".to_owned();
+    }
+    format!("`{} --ports auto`", words.iter().map(quoted).collect::<Vec<_>>().join(" "))
 }
 
 /// The process that listens on this port, as far as /proc lets us see it.
@@ -110,5 +123,13 @@ mod tests {
         assert_ne!(free.port(), addr.port());
         assert_eq!(listeners.len(), 2);
         Ok(())
+    }
+
+    #[test]
+    fn the_way_out_is_the_command_itself_and_keeps_passwords_to_itself() {
+        let words = |text: &str| way_out(text.split(' ').map(str::to_owned));
+        assert_eq!(words("bin/holdfast serve"), "`bin/holdfast serve --ports auto`");
+        assert_eq!(words("holdfast --data it's"), "`holdfast --data 'it'\\''s' --ports auto`");
+        assert!(!words("holdfast serve --set redis.password=hush").contains("hush"));
     }
 }
