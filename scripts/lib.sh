@@ -48,3 +48,26 @@ clean_tree() {
 }
 
 version() { sed -n '/^\[workspace.package\]/,/^\[/ s/^version *= *"\(.*\)"/\1/p' Cargo.toml; }
+
+# A command gets its own process group, so that one signal ends all that it started; Ctrl-C at the
+# terminal therefore reaches the script alone, which passes it on and ends.
+running=""
+run_bounded() { # run_bounded SECONDS COMMAND...: 124 or 137 if it was stopped for its time
+    local status=0
+    trap interrupted INT TERM
+    set -m
+    timeout --kill-after=20 "$@" </dev/null &
+    running=$!
+    set +m
+    wait "$running" || status=$?
+    running=""
+    return "$status"
+}
+interrupted() {
+    trap - INT TERM
+    if [ -n "$running" ]; then
+        kill -TERM "$running" || true
+        wait "$running" || true
+    fi
+    fail "interrupted"
+}
