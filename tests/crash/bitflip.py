@@ -15,8 +15,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from crashlib import ErrorReply, Server, Violation, scratch, until
+from crashlib import ErrorReply, Server, Violation, memory_with_room, scratch, until
 from load import brief
+from parallel import side_by_side
 
 # Nothing but a stop flushes.
 SETTINGS = {"log.segment_bytes": "128KiB", "engine.replay_bytes_max": "64MiB"}
@@ -24,6 +25,8 @@ KEYS = 700
 TABLE_TURNS = 3
 LOG_TURNS = 3
 LAST = "last"
+# What the copies take at most: a bit is flipped in a file, so that it is no matter where the files lie.
+COPIES_BYTES_MAX = 1 << 30
 COLLECTION_READS = [("HGETALL", "h"), ("HLEN", "h"), ("LRANGE", "l", 0, -1), ("LLEN", "l"), ("SMEMBERS", "m"),
                     ("SCARD", "m"), ("ZRANGE", "z", 0, -1, "WITHSCORES"), ("ZCARD", "z")]
 # Kinds of files, by their path in the data folder.
@@ -189,17 +192,18 @@ def checked(base, folder, path):
     return "right" if code == 0 else refused("check", code, said, path)
 
 
-def one_flip(base, path, bit):
+def one_flip(base, place, path, bit):
     """One flipped bit; gives what check and server made of it. Raises Violation."""
     verdicts = []
-    for look in (checked, served):
-        folder = base.folder / "copy"
-        base.copy(folder)
-        flip(folder / path, bit)
-        try:
+    place.mkdir()
+    try:
+        for look in (checked, served):
+            folder = place / look.__name__
+            base.copy(folder)
+            flip(folder / path, bit)
             verdicts.append(look(base, folder, path))
-        finally:
-            shutil.rmtree(folder)
+    finally:
+        shutil.rmtree(place)
     check, serve = verdicts
     if check == "right" and serve != "right":
         raise Violation(f"check found nothing, but the server: {serve}")
@@ -226,29 +230,32 @@ def see_planted(base):
 
 
 def run(seed, per_kind, say, kinds=tuple(KINDS)):
-    """So many flips for each kind of file; gives what became of them."""
+    """So many flips for each kind of file, side by side; gives what became of them."""
     figures, violations = {}, []
-    with scratch() as folder:
+    with scratch(memory_with_room(COPIES_BYTES_MAX)) as folder:
         base = Base(folder, seed)
         see_planted(base)
         for kind in kinds:
-            files = base.files[kind]
-            if not files:
-                raise Violation(f"there is no {kind} to damage")
-            outcomes = Counter()
-            choice = random.Random(f"{seed}/{kind}")
-            for number in range(per_kind):
-                path = choice.choice(files)
-                bit = choice.randrange(8 * (folder / "base" / path).stat().st_size)
-                try:
-                    outcomes[one_flip(base, path, bit)] += 1
-                except Violation as violation:
-                    outcomes["VIOLATION"] += 1
-                    violations.append(f"{path} bit {bit} (flip {number} of {kind}): {violation}")
+            flips = chosen(base, kind, seed, per_kind)
+            done = side_by_side(lambda number: one_flip(base, folder / f"flip-{number}", *flips[number]), range(per_kind))
+            for number, (_, failure) in enumerate(done):
+                if failure:
+                    path, bit = flips[number]
+                    violations.append(f"{path} bit {bit} (flip {number} of {kind}): {failure!r}")
                     say(f"bit flip: {violations[-1]}")
+            outcomes = Counter("VIOLATION" if failure else outcome for outcome, failure in done)
             figures[kind] = dict(outcomes)
             became = "; ".join(f"{n} {what}" for what, n in sorted(outcomes.items()))
-            say(f"bit flips, {kind} ({len(files)} files): {became}")
+            say(f"bit flips, {kind} ({len(base.files[kind])} files): {became}")
     if violations:
         raise Violation(f"{len(violations)} of {per_kind * len(kinds)} flips: {violations[0]}")
     return figures
+
+
+def chosen(base, kind, seed, per_kind):
+    """The flips of a kind: (file, bit)."""
+    files, choice = base.files[kind], random.Random(f"{seed}/{kind}")
+    if not files:
+        raise Violation(f"there is no {kind} to damage")
+    paths = [choice.choice(files) for _ in range(per_kind)]
+    return [(path, choice.randrange(8 * (base.folder / "base" / path).stat().st_size)) for path in paths]

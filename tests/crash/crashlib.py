@@ -319,10 +319,18 @@ def until(condition, what, deadline_s=DEADLINE_S, every_s=0.02):
 # ---- places ------------------------------------------------------------------------------------
 
 
+MEMORY = Path("/dev/shm")
+
+
+def memory_with_room(bytes_needed):
+    """A place in memory, for what does not test the disk; None if there is not so much room."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= bytes_needed else None
+
+
 @contextmanager
-def scratch():
-    """A folder that goes away."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-crash-"))
+def scratch(place=None):
+    """A folder that goes away, in `place` or where temporary files lie."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-crash-", dir=place))
     _folders.add(folder)
     try:
         yield folder

@@ -11,6 +11,7 @@ from crashlib import (
     ErrorReply, Server, TooLate, Violation, must_be_sound, need_fuse, need_root, scratch, small_disk, until,
 )
 from kill_rounds import TORN, end_in_order
+from parallel import side_by_side
 from powercut import PowerCutDisk
 from world import ACCOUNT_KEYS, World
 
@@ -249,15 +250,16 @@ def run_eio(seed, count, say):
 
 
 def each(count, say, one):
-    """Runs all rounds, each in a folder of its own, and raises if any of them failed."""
-    took, violations = [], []
-    for number in range(count):
+    """Runs all rounds, each in a folder of its own, side by side, and raises if any of them failed."""
+    def round_in_scratch(number):
         with scratch() as folder:
-            try:
-                took.append(one(number, folder))
-            except Violation as violation:
-                violations.append(str(violation))
-                say(f"round {number + 1}: {violation}")
-    if violations:
-        raise Violation(f"{len(violations)} of {count} rounds: {violations[0]}")
-    return {"rounds": count, "recovery_s_max": round(max(took), 2)}
+            return one(number, folder)
+    done = side_by_side(round_in_scratch, range(count))
+    failures = [(number, failure) for number, (_, failure) in enumerate(done, 1) if failure]
+    for number, failure in failures:
+        say(f"round {number}: {failure!r}")
+        if not isinstance(failure, Violation):
+            raise failure
+    if failures:
+        raise Violation(f"{len(failures)} of {count} rounds: {failures[0][1]}")
+    return {"rounds": count, "recovery_s_max": round(max(took for took, _ in done), 2)}

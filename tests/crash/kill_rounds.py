@@ -4,6 +4,7 @@ import random
 import time
 
 from crashlib import Server, Violation, must_be_sound, scratch
+from parallel import shared_rounds
 from world import World
 
 # What a start after a kill may say from WARN on.
@@ -62,6 +63,8 @@ def complain(server):
 
 
 def run(seed, count, say):
-    """As `rounds`, in a folder of its own."""
-    with scratch() as folder:
-        return rounds(seed, count, folder, say)
+    """As `rounds`, in folders of their own, side by side if they are many."""
+    def share(seed, count):
+        with scratch() as folder:
+            return rounds(seed, count, folder, say)
+    return shared_rounds(share, seed, count)

@@ -9,6 +9,7 @@ import time
 
 from crashlib import Server, Violation, must_be_sound, need_fuse, scratch, until
 from kill_rounds import end_in_order
+from parallel import shared_rounds
 from powercut import PowerCutDisk
 from world import World
 
@@ -61,10 +62,13 @@ def cut(disk, server, totals):
 
 
 def run(seed, count, say):
-    """As `rounds`, in a folder of its own."""
+    """As `rounds`, in folders of their own, side by side if they are many."""
     need_fuse()
-    with scratch() as folder:
-        return rounds(seed, count, folder, say)
+
+    def share(seed, count):
+        with scratch() as folder:
+            return rounds(seed, count, folder, say)
+    return shared_rounds(share, seed, count)
 
 
 def run_planted(seed, say):

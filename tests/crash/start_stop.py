@@ -6,6 +6,7 @@ import time
 
 from crashlib import Server, Violation, must_be_sound, scratch
 from kill_rounds import complain, end_in_order
+from parallel import shared_rounds
 from world import World
 
 # The server's own bound of a stop, and what the end of the process may take beyond it.
@@ -42,6 +43,11 @@ def run_replay(seed, say):
 
 
 def run_stop(seed, count, say):
+    """As `stops`, side by side if they are many."""
+    return shared_rounds(lambda seed, count: stops(seed, count, say), seed, count)
+
+
+def stops(seed, count, say):
     """SIGTERM under load, and while starting: the exit is in order and all is there afterwards."""
     choice = random.Random(f"{seed}/stop")
     longest = 0
