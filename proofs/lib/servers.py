@@ -25,7 +25,6 @@ from crashlib import Client, binary  # noqa: E402
 
 START_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 60
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _servers = []
 _folders = []
 
@@ -35,6 +34,16 @@ def folder(prefix):
     path = Path(tempfile.mkdtemp(prefix=f"holdfast-{prefix}-", dir=os.environ.get("HOLDFAST_SCRATCH")))
     _folders.append(path)
     return path
+
+
+def placed(cgroup=None, pin=None):
+    """What goes before a command: a control group, then a CPU. Both keep the process id."""
+    words = []
+    if cgroup:
+        words += ["sh", "-c", 'echo $$ >"$0" && exec "$@"', f"{cgroup}/cgroup.procs"]
+    if pin is not None:
+        words += ["taskset", "--cpu-list", str(pin)]
+    return words
 
 
 class Server:
@@ -55,20 +64,11 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HOLDFAST_")}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*self._placed(), *self.command()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                [*placed(self.cgroup, self.pin), *self.command()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=log, env=environment)
         _servers.append(self)
         self.wait_ready(began + START_SECONDS_MAX)
         return time.monotonic() - began
-
-    def _placed(self):
-        """What goes before the command: a control group, then a CPU. Both keep the process id."""
-        words = []
-        if self.cgroup:
-            words += ["sh", "-c", 'echo $$ >"$0" && exec "$@"', f"{self.cgroup}/cgroup.procs"]
-        if self.pin is not None:
-            words += ["taskset", "--cpu-list", str(self.pin)]
-        return words
 
     @property
     def pid(self):
@@ -125,6 +125,16 @@ class Server:
         """Bytes that this process made the kernel fetch from a device."""
         text = Path(f"/proc/{self.pid}/io").read_text(encoding="ascii")
         return int(re.search(r"^read_bytes: (\d+)", text, re.M)[1])
+
+    def device_reads(self):
+        """Reads that the device under the server's folder has served, for whomever; None if it is
+        not on one device."""
+        number = self.folder.stat().st_dev
+        try:
+            counts = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text(encoding="ascii")
+        except OSError:
+            return None
+        return int(counts.split()[0])
 
 
 class Holdfast(Server):

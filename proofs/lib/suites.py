@@ -1,0 +1,25 @@
+"""Suites of tests as proofs: each ends with a line `N passed, M failed`, and with exit code 1 if one failed."""
+
+import re
+import subprocess
+import sys
+import time
+
+from servers import ROOT
+
+COUNTS = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
+
+
+def run_suite(*words):
+    """Runs it, passing on what it says; gives how many passed, failed and were skipped, and the minutes."""
+    began, last = time.monotonic(), ""
+    process = subprocess.Popen([str(word) for word in words], cwd=ROOT, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, text=True, errors="replace")
+    for line in process.stdout:
+        sys.stderr.write(line)
+        last = line
+    code, counts = process.wait(), COUNTS.search(last)
+    if not counts or (code == 0) != (counts[2] == "0"):
+        raise RuntimeError(f"{words[0]} ended with {code} and {last!r}")
+    passed, failed, skipped = (int(count or 0) for count in counts.groups())
+    return {"passed": passed, "failed": failed, "skipped": skipped, "minutes": round((time.monotonic() - began) / 60, 2)}
