@@ -55,6 +55,22 @@ const checks = {
     await other.quit();
   },
 
+  async 'everything goes over TLS'(plain, server) {
+    const r = new Redis(server.tlsPort, { tls: { ca: server.ca } });
+    const large = Buffer.alloc(3_000_000, 'x');
+    await r.set('large', large);
+    assert.ok(large.equals(await r.getBuffer('large')));
+    const pipeline = r.pipeline();
+    for (let n = 0; n < 3_000; n++) pipeline.incr('n');
+    assert.equal((await pipeline.exec()).at(-1)[1], 3_000);
+    assert.equal(await plain.get('n'), '3000');
+    assert.equal(await r.quit(), 'OK');
+    const stranger = new Redis(server.tlsPort, { tls: {}, retryStrategy: null });
+    const [error] = await once(stranger, 'error');
+    assert.match(error.code ?? error.message, /SELF_SIGNED|UNABLE_TO_VERIFY/);
+    stranger.disconnect();
+  },
+
   async 'automatic pipelining answers everyone'(_, server) {
     const r = new Redis(server.port, { enableAutoPipelining: true });
     const sums = await Promise.all(Array.from({ length: 3_000 }, () => r.incr('n')));

@@ -42,7 +42,8 @@ def both_protocols(function):
 
 def client(server, **options):
     options.setdefault("socket_timeout", 30)
-    return redis.Redis(host="127.0.0.1", port=server.port, **options)
+    options.setdefault("port", server.port)
+    return redis.Redis(host="127.0.0.1", **options)
 
 
 def refused(call, text):
@@ -290,6 +291,46 @@ async def asynchronous(server, protocol):
             raise AssertionError("a lost update")
     assert {key async for key in r.scan_iter()} == {b"n", b"h", b"s"}
     await r.aclose()
+
+
+def over_tls(server, **options):
+    return client(server, port=server.tls_port, ssl=True, ssl_ca_certs=server.ca, **options)
+
+
+@check
+def everything_over_tls(server):
+    for protocol in (2, 3):
+        with over_tls(server, protocol=protocol) as r:
+            r.flushall()
+            large = bytes(range(256)) * 20_000
+            assert r.set("k", large) is True and r.get("k") == large
+            pipe = r.pipeline(transaction=False)
+            for n in range(3_000):
+                pipe.incr("n")
+            assert pipe.execute()[-1] == 3_000
+            with client(server) as plain:
+                assert plain.get("n") == b"3000"
+    pool = redis.ConnectionPool.from_url(
+        f"rediss://127.0.0.1:{server.tls_port}/0", ssl_ca_certs=server.ca, socket_timeout=30)
+    threads = [threading.Thread(target=redis.Redis(connection_pool=pool).incrby, args=("n", n)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert redis.Redis(connection_pool=pool).get("n") == b"3190"
+    pool.disconnect()
+
+
+@check
+def a_node_that_is_not_trusted_is_refused(server):
+    for options in ({"ssl_ca_certs": None}, {"ssl": False}):
+        try:
+            over = {"port": server.tls_port, "ssl": True, "retry": None, "socket_timeout": 10, **options}
+            redis.Redis(host="127.0.0.1", **over).ping()
+        except (ConnectionError, ResponseError) as error:
+            assert "verify failed" in str(error) or "speaks TLS" in str(error), error
+        else:
+            raise AssertionError(f"connected with {options}")
 
 
 @check

@@ -198,6 +198,7 @@ class Server:
         self.settings = {**self.SMALL, **dict(settings)}
         self.process = None
         self.port = None
+        self.ports = {}
         self._log = Path(log)
         self._log_start = 0
 
@@ -221,7 +222,7 @@ class Server:
         if not line:
             code = self.kill()
             raise Violation(f"it did not start (exit code {code}): {self.log_text()[-2000:]}")
-        self.port = int(re.search(r"redis=[^ ]*:(\d+)", line)[1])
+        self._note(line)
         return self
 
     def started(self, deadline_s=DEADLINE_S):
@@ -229,8 +230,14 @@ class Server:
         self.spawn()
         line = self._ready_line(deadline_s)
         if line:
-            self.port = int(re.search(r"redis=[^ ]*:(\d+)", line)[1])
+            self._note(line)
         return bool(line)
+
+    def _note(self, line):
+        """Takes the ports from the line that it prints when ready, by their names there."""
+        addresses = (word.split("=") for word in line.split()[1:])
+        self.ports = {name: int(address.rsplit(":", 1)[1]) for name, address in addresses}
+        self.port = self.ports.get("redis")
 
     def _ready_line(self, deadline_s):
         deadline = time.monotonic() + deadline_s

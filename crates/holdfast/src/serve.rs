@@ -7,6 +7,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use holdfast_server::{Node, OpenProgress, PortPolicy};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{self, SignalKind},
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Sources;
@@ -16,7 +20,8 @@ use crate::config::Sources;
 #[command(after_help = "Examples:\n  holdfast serve\n  holdfast serve --data /var/lib/holdfast \
                         --redis 0.0.0.0:6379 --set memory=8GiB\n  holdfast serve --ports auto\n\n\
                         When ready it prints one line on standard output:\n  \
-                        ready redis=HOST:PORT http=HOST:PORT")]
+                        ready redis=HOST:PORT http=HOST:PORT\n\
+                        with redis-tls=HOST:PORT and http-tls=HOST:PORT where TLS is spoken.")]
 pub struct ServeArgs {
     #[command(flatten)]
     sources: Sources,
@@ -62,7 +67,7 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
     end_on_panic();
     raise_file_limit();
     // Signals are caught before anything starts, so that an early one is not lost.
-    let stop = stop_signal()?;
+    let mut signals = Signals::catch()?;
     let config = args.sources.load()?;
     let policy = match args.ports {
         Ports::AsConfigured => PortPolicy::AsConfigured,
@@ -78,11 +83,16 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
     })
     .map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ready redis={} http={}", node.redis_addr(), node.http_addr())
+    writeln!(out, "ready {}", node.addresses())
         .and_then(|()| out.flush())
         .map_err(|error| format!("standard output: {error}"))?;
     drop(out);
-    let signal = stop();
+    let signal = loop {
+        match signals.next() {
+            Signal::Stop(name) => break name,
+            Signal::Reload => node.reload_certificates(),
+        }
+    };
     tracing::info!(signal, "stopping: draining and flushing");
     node.stop().map_err(|error| error.to_string())?;
     tracing::info!("stopped");
@@ -109,25 +119,42 @@ fn raise_file_limit() {
     }
 }
 
-/// Catches SIGTERM and SIGINT from now on; the result waits for the first and names it.
-fn stop_signal() -> Result<impl FnOnce() -> &'static str, String> {
-    let failed = |error: std::io::Error| format!("signals: {error}");
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let (mut term, mut int) = {
-        let _inside = runtime.enter();
-        use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::terminate()).map_err(failed)?,
-            signal(SignalKind::interrupt()).map_err(failed)?,
-        )
-    };
-    Ok(move || {
-        runtime.block_on(async {
+/// What a signal asks for.
+enum Signal {
+    /// By the signal's name.
+    Stop(&'static str),
+    Reload,
+}
+
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment on that this is made.
+struct Signals {
+    runtime: Runtime,
+    term: unix::Signal,
+    int: unix::Signal,
+    hup: unix::Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Signals, String> {
+        let failed = |error: std::io::Error| format!("signals: {error}");
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let inside = runtime.enter();
+        let [term, int, hup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
+                .map(|kind| unix::signal(kind).map_err(failed));
+        let (term, int, hup) = (term?, int?, hup?);
+        drop(inside);
+        Ok(Signals { runtime, term, int, hup })
+    }
+
+    /// Waits for the next.
+    fn next(&mut self) -> Signal {
+        self.runtime.block_on(async {
             tokio::select! {
-                _ = term.recv() => "SIGTERM",
-                _ = int.recv() => "SIGINT",
+                _ = self.term.recv() => Signal::Stop("SIGTERM"),
+                _ = self.int.recv() => Signal::Stop("SIGINT"),
+                _ = self.hup.recv() => Signal::Reload,
             }
         })
-    })
+    }
 }

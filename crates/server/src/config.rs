@@ -17,6 +17,17 @@ pub enum Sync {
     Never,
 }
 
+/// What is asked of clients in the way of certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientCertificates {
+    /// None is asked for.
+    None,
+    /// One that is shown has to be valid.
+    Optional,
+    /// Nobody comes in without a valid one.
+    Required,
+}
+
 /// Everything that can be set.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -26,16 +37,35 @@ pub struct Config {
     pub node_name: String,
     /// Memory of the process, as a whole.
     pub memory: ByteSize,
-    /// Address of the Redis protocol.
-    pub redis_addr: SocketAddr,
+    /// Address of the Redis protocol without TLS; `None`: not spoken.
+    pub redis_addr: Option<SocketAddr>,
+    /// Address of the Redis protocol over TLS.
+    pub redis_tls_addr: Option<SocketAddr>,
     /// Most client connections.
     pub redis_clients_max: usize,
     /// Password of the user `default`; empty: none is asked for.
     pub redis_password: String,
     /// Bytes of replies that one connection may owe before it is cut off.
     pub redis_output_bytes_max: ByteSize,
-    /// Address of HTTP.
-    pub http_addr: SocketAddr,
+    /// How long a connection may take to log in where a password is asked for, in seconds; 0: no
+    /// bound.
+    pub redis_login_seconds_max: u64,
+    /// Address of HTTP without TLS; `None`: not spoken.
+    pub http_addr: Option<SocketAddr>,
+    /// Address of HTTP over TLS.
+    pub http_tls_addr: Option<SocketAddr>,
+    /// What a scrape of the metrics has to bring as its bearer token; empty: nothing.
+    pub http_token: String,
+    /// File with the certificate and what links it to its authority, as PEM.
+    pub tls_certificate_file: PathBuf,
+    /// File with the certificate's private key, as PEM.
+    pub tls_key_file: PathBuf,
+    /// File with the authorities whose client certificates are accepted, as PEM.
+    pub tls_client_ca_file: PathBuf,
+    /// Whether clients show certificates.
+    pub tls_client_certificates: ClientCertificates,
+    /// How long a TLS handshake may take, in seconds.
+    pub tls_handshake_seconds_max: u64,
     /// Data threads; 0: one for each core.
     pub threads_data: usize,
     /// Threads that read from the disk for data threads.
@@ -59,11 +89,20 @@ impl Default for Config {
             data: PathBuf::from("data"),
             node_name: "node".into(),
             memory: ByteSize::mib(1024),
-            redis_addr: loopback(6379),
+            redis_addr: Some(loopback(6379)),
+            redis_tls_addr: None,
             redis_clients_max: 20_000,
             redis_password: String::new(),
             redis_output_bytes_max: ByteSize::mib(256),
-            http_addr: loopback(8080),
+            redis_login_seconds_max: 60,
+            http_addr: Some(loopback(8080)),
+            http_tls_addr: None,
+            http_token: String::new(),
+            tls_certificate_file: PathBuf::new(),
+            tls_key_file: PathBuf::new(),
+            tls_client_ca_file: PathBuf::new(),
+            tls_client_certificates: ClientCertificates::None,
+            tls_handshake_seconds_max: 10,
             threads_data: 0,
             threads_fetch: 4,
             log_sync: Sync::Always,
@@ -121,6 +160,18 @@ fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is not {what}"))
 }
 
+/// An address, or `off`.
+fn parse_addr(text: &str, example: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    parse(text, &format!("an address like {example}, nor `off`")).map(Some)
+}
+
+fn show_addr(addr: Option<SocketAddr>) -> String {
+    addr.map_or("off".into(), |addr| addr.to_string())
+}
+
 /// Smallest memory with which every part still works.
 const MEMORY_MIN: ByteSize = ByteSize::mib(64);
 
@@ -161,13 +212,23 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "redis.addr",
-        about: "Address of the Redis protocol; port 0 picks a free one.",
+        about: "Address of the Redis protocol without TLS; port 0 picks a free one, `off`: TLS only.",
         secret: false,
         set: |c, v| {
-            c.redis_addr = parse(v, "an address like 127.0.0.1:6379")?;
+            c.redis_addr = parse_addr(v, "127.0.0.1:6379")?;
             Ok(())
         },
-        get: |c| c.redis_addr.to_string(),
+        get: |c| show_addr(c.redis_addr),
+    },
+    Setting {
+        key: "redis.tls_addr",
+        about: "Address of the Redis protocol over TLS; needs `tls.certificate_file` and `tls.key_file`.",
+        secret: false,
+        set: |c, v| {
+            c.redis_tls_addr = parse_addr(v, "0.0.0.0:6380")?;
+            Ok(())
+        },
+        get: |c| show_addr(c.redis_tls_addr),
     },
     Setting {
         key: "redis.clients_max",
@@ -200,14 +261,117 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.redis_output_bytes_max.to_string(),
     },
     Setting {
-        key: "http.addr",
-        about: "Address of metrics and health; port 0 picks a free one.",
+        key: "redis.login_seconds_max",
+        about: "How long a connection may take to log in where a password is asked for; then it is \
+                told so and closed. 0: no bound.",
         secret: false,
         set: |c, v| {
-            c.http_addr = parse(v, "an address like 127.0.0.1:8080")?;
+            c.redis_login_seconds_max = parse(v, "a number of seconds")?;
             Ok(())
         },
-        get: |c| c.http_addr.to_string(),
+        get: |c| c.redis_login_seconds_max.to_string(),
+    },
+    Setting {
+        key: "http.addr",
+        about: "Address of metrics and health without TLS; port 0 picks a free one, `off`: none.",
+        secret: false,
+        set: |c, v| {
+            c.http_addr = parse_addr(v, "127.0.0.1:8080")?;
+            Ok(())
+        },
+        get: |c| show_addr(c.http_addr),
+    },
+    Setting {
+        key: "http.tls_addr",
+        about: "Address of metrics and health over TLS; needs `tls.certificate_file` and \
+                `tls.key_file`.",
+        secret: false,
+        set: |c, v| {
+            c.http_tls_addr = parse_addr(v, "0.0.0.0:8443")?;
+            Ok(())
+        },
+        get: |c| show_addr(c.http_tls_addr),
+    },
+    Setting {
+        key: "http.token",
+        about: "What a scrape of `/metrics` has to send as `Authorization: Bearer …`; empty: nothing. \
+                `/livez` and `/readyz` stay open.",
+        secret: true,
+        set: |c, v| {
+            c.http_token = v.into();
+            Ok(())
+        },
+        get: |c| c.http_token.clone(),
+    },
+    Setting {
+        key: "tls.certificate_file",
+        about: "The node's certificate and what links it to its authority, as PEM. Read again when it \
+                changes, and on SIGHUP.",
+        secret: false,
+        set: |c, v| {
+            c.tls_certificate_file = v.into();
+            Ok(())
+        },
+        get: |c| c.tls_certificate_file.display().to_string(),
+    },
+    Setting {
+        key: "tls.key_file",
+        about: "The certificate's private key, as PEM.",
+        secret: false,
+        set: |c, v| {
+            c.tls_key_file = v.into();
+            Ok(())
+        },
+        get: |c| c.tls_key_file.display().to_string(),
+    },
+    Setting {
+        key: "tls.client_ca_file",
+        about: "Authorities whose client certificates are accepted, as PEM.",
+        secret: false,
+        set: |c, v| {
+            c.tls_client_ca_file = v.into();
+            Ok(())
+        },
+        get: |c| c.tls_client_ca_file.display().to_string(),
+    },
+    Setting {
+        key: "tls.client_certificates",
+        about: "`none`: clients are asked for no certificate. `optional`: one that is shown has to be \
+                valid. `required`: nobody comes in without one.",
+        secret: false,
+        set: |c, v| {
+            c.tls_client_certificates = match v {
+                "none" => ClientCertificates::None,
+                "optional" => ClientCertificates::Optional,
+                "required" => ClientCertificates::Required,
+                other => {
+                    let text = "neither `none` nor `optional` nor `required`";
+                    return Err(format!("{other:?} is {text}"));
+                }
+            };
+            Ok(())
+        },
+        get: |c| {
+            match c.tls_client_certificates {
+                ClientCertificates::None => "none",
+                ClientCertificates::Optional => "optional",
+                ClientCertificates::Required => "required",
+            }
+            .into()
+        },
+    },
+    Setting {
+        key: "tls.handshake_seconds_max",
+        about: "How long a TLS handshake may take.",
+        secret: false,
+        set: |c, v| {
+            c.tls_handshake_seconds_max = parse(v, "a number of seconds")?;
+            if c.tls_handshake_seconds_max == 0 {
+                return Err("a handshake takes some time: at least 1".into());
+            }
+            Ok(())
+        },
+        get: |c| c.tls_handshake_seconds_max.to_string(),
     },
     Setting {
         key: "threads.data",
@@ -302,6 +466,33 @@ impl Config {
             return Err(format!("unknown setting {key:?}: did you mean {hint:?}?"));
         };
         (setting.set)(self, value).map_err(|error| format!("{key}: {error}"))
+    }
+
+    /// Refuses what the single settings cannot see.
+    pub fn check(&self) -> Result<(), String> {
+        if self.redis_addr.or(self.redis_tls_addr).is_none() {
+            return Err("redis.addr: `off` needs redis.tls_addr: nothing would be served".into());
+        }
+        let empty = |path: &PathBuf| path.as_os_str().is_empty();
+        for (key, addr) in
+            [("redis.tls_addr", self.redis_tls_addr), ("http.tls_addr", self.http_tls_addr)]
+        {
+            if addr.is_some() && (empty(&self.tls_certificate_file) || empty(&self.tls_key_file)) {
+                return Err(format!("{key} needs tls.certificate_file and tls.key_file"));
+            }
+        }
+        let asks = self.tls_client_certificates != ClientCertificates::None;
+        if asks == empty(&self.tls_client_ca_file) {
+            let text = "tls.client_certificates = optional or required and tls.client_ca_file need \
+                        each other";
+            return Err(text.into());
+        }
+        Ok(())
+    }
+
+    /// Whether anything is spoken over TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.redis_tls_addr.or(self.http_tls_addr).is_some()
     }
 
     /// Takes in a TOML file's text.
@@ -433,6 +624,25 @@ mod tests {
             let error = config.set(key, value).expect_err(key);
             assert!(error.starts_with(key), "{error}");
         }
+    }
+
+    #[test]
+    fn settings_that_need_each_other_are_refused_alone() -> Result<(), String> {
+        for (settings, named) in [
+            (&[("redis.addr", "off")][..], "redis.tls_addr"),
+            (&[("redis.tls_addr", "127.0.0.1:0")], "tls.certificate_file"),
+            (&[("http.tls_addr", "127.0.0.1:0"), ("tls.key_file", "k")], "tls.certificate_file"),
+            (&[("tls.client_certificates", "required")], "tls.client_ca_file"),
+            (&[("tls.client_ca_file", "ca.pem")], "tls.client_certificates"),
+        ] {
+            let mut config = Config::default();
+            for (key, value) in settings {
+                config.set(key, value)?;
+            }
+            let error = config.check().expect_err(named);
+            assert!(error.contains(named), "{error}");
+        }
+        Config::default().check()
     }
 
     #[test]

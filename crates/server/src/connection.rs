@@ -1,20 +1,16 @@
-//! One client connection: its socket, its bytes in and out, and the gates that hold replies back.
+//! One client connection: its wire, its session, and the gates that hold replies back.
 //!
 //! Guarantees: replies leave in request order; a reply leaves only when every record that it
 //! observed is durable; input and output are bounded. An idle connection holds no buffers.
 
-use std::{collections::VecDeque, net::TcpStream, time::Instant};
+use std::{collections::VecDeque, time::Instant};
 
-use holdfast_protocol::resp::RequestParser;
 use holdfast_shard::{Gate, GateState};
-use rustix::{
-    io::Errno,
-    net::{SendFlags, send},
-};
 
 use crate::{
     metrics::Family,
     session::Session,
+    wire::{Flushed, Wire},
     worker::{OWED_BYTES_PAUSE, READ_BYTES},
 };
 
@@ -28,32 +24,24 @@ struct HeldReply {
     since: Instant,
 }
 
-/// What a flush left.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Flushed {
-    /// Everything that may leave has left.
-    Done,
-    /// The socket takes no more at the moment.
-    Blocked,
-    /// The client is gone.
-    Closed,
-}
-
 /// See the module's head.
 pub(crate) struct Connection {
-    pub socket: TcpStream,
+    pub wire: Wire,
     pub session: Session,
-    pub parser: RequestParser,
-    /// Bytes received and not yet consumed; empty while requests arrive whole.
-    pub input: Vec<u8>,
-    pub output: Vec<u8>,
-    written: usize,
+    /// When it was accepted.
+    pub began: Instant,
     held: VecDeque<HeldReply>,
     /// Waits for a fetch, with the number of fetches so far for the same request.
     pub fetching: bool,
     pub fetches: u32,
     /// Close once the output is written.
     pub closing: bool,
+    /// Closing for the client's own fault: what it does not take at once is dropped.
+    pub at_fault: bool,
+    /// When to close at the latest, once closing.
+    pub close_by: Option<Instant>,
+    /// Some deadline is looked at.
+    pub is_watched: bool,
     pub wants_write: bool,
     pub reading: bool,
     /// The client sends no more.
@@ -69,18 +57,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: TcpStream, session: Session) -> Connection {
+    pub(crate) fn new(wire: Wire, session: Session, now: Instant) -> Connection {
         Connection {
-            socket,
+            wire,
             session,
-            parser: RequestParser::new(),
-            input: Vec::new(),
-            output: Vec::new(),
-            written: 0,
+            began: now,
             held: VecDeque::new(),
             fetching: false,
             fetches: 0,
             closing: false,
+            at_fault: false,
+            close_by: None,
+            is_watched: false,
             wants_write: false,
             reading: true,
             half_closed: false,
@@ -126,68 +114,61 @@ impl Connection {
     /// and the connection closes, because later replies could not be told apart.
     pub(crate) fn fail_held(&mut self, error: &str) {
         if let Some(first) = self.held.front() {
-            self.output.truncate(first.start);
+            self.wire.output.truncate(first.start);
             self.held.clear();
-            self.output.extend_from_slice(b"-");
-            self.output.extend_from_slice(error.as_bytes());
-            self.output.extend_from_slice(b"\r\n");
+            self.wire.put_error(error);
             self.closing = true;
         }
     }
 
     /// Whether more input is wanted: not while it could only pile up.
     pub(crate) fn may_read(&self) -> bool {
-        let piles_up = self.fetching && self.input.len() >= READ_BYTES;
+        let piles_up = self.fetching && self.wire.input.len() >= READ_BYTES;
         let stays = !self.closing && !self.half_closed && !self.paused;
         stays && !piles_up && self.owed() < OWED_BYTES_PAUSE
     }
 
     /// Memory that the connection holds: buffers and queued commands.
     pub(crate) fn held_bytes(&self) -> u64 {
-        // Room that was reserved and not yet written to costs no memory.
-        let buffers = self.input.len() + self.output.len();
-        (buffers + self.session.transaction.queued_bytes()) as u64
+        (self.wire.held_bytes() + self.session.transaction.queued_bytes()) as u64
     }
 
     /// Ends the connection with this error as its last reply; what it has sent is dropped.
     pub(crate) fn cut_off(&mut self, error: &str) {
-        self.input = Vec::new();
-        self.output.extend_from_slice(b"-");
-        self.output.extend_from_slice(error.as_bytes());
-        self.output.extend_from_slice(b"\r\n");
+        self.wire.input = Vec::new();
+        self.wire.put_error(error);
         self.closing = true;
+        self.at_fault = true;
     }
 
     /// Bytes that wait to be written, held ones included.
     pub(crate) fn owed(&self) -> usize {
-        self.output.len() - self.written
+        self.wire.owed()
     }
 
     /// Writes what may leave.
     pub(crate) fn flush(&mut self, bytes_out: &mut u64) -> Flushed {
-        let end = self.held.front().map_or(self.output.len(), |held| held.start);
-        while self.written < end {
-            let ready = self.output.get(self.written..end).unwrap_or_default();
-            match send(&self.socket, ready, SendFlags::NOSIGNAL) {
-                Ok(0) => return Flushed::Closed,
-                Ok(sent) => {
-                    self.written += sent;
-                    *bytes_out += sent as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Flushed::Blocked,
-                Err(_) => return Flushed::Closed,
-            }
+        let end = self.held.front().map_or(self.wire.output.len(), |held| held.start);
+        let flushed = self.wire.flush(end, bytes_out);
+        if flushed != Flushed::Done {
+            return flushed;
         }
         if self.held.is_empty() {
-            self.output.clear();
-            self.written = 0;
-        } else if self.written > 64 << 10 {
+            self.wire.output.clear();
+            self.wire.written = 0;
+        } else if self.wire.written > 64 << 10 {
             // Keep what is held from growing behind an ever longer written part.
-            let written = std::mem::take(&mut self.written);
-            self.output.drain(..written);
+            let written = std::mem::take(&mut self.wire.written);
+            self.wire.output.drain(..written);
             self.held.iter_mut().for_each(|held| held.start -= written);
         }
         Flushed::Done
+    }
+    /// Over TLS: says that nothing more will come, so that the end cannot be taken for a cut cable.
+    pub(crate) fn say_goodbye(&mut self, bytes_out: &mut u64) -> Flushed {
+        if let Some(tls) = &mut self.wire.tls {
+            tls.say_goodbye();
+        }
+        self.flush(bytes_out)
     }
 }

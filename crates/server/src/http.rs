@@ -1,67 +1,102 @@
 //! HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for orchestration.
 //!
 //! Liveness says that the process answers; readiness that reads and writes are served. Neither asks
-//! anything outside of the process. Runs on a thread and runtime of its own.
+//! anything outside of the process. Answers from before the replay on; runs on a thread and runtime
+//! of its own. `/metrics` can be put under a token, the other two stay open.
 
-use std::{fmt::Write as _, net::TcpListener, sync::Arc, time::Duration};
+mod tls_door;
 
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use std::{fmt::Write as _, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use holdfast_engine::Engine;
 use std::sync::atomic::Ordering::Relaxed;
+use subtle::ConstantTimeEq;
+use tokio::task::JoinSet;
 
 use crate::{
     metrics::{FAMILIES, Histogram, write_histogram},
     node::Node,
+    startup::Startup,
+    tls::FAILURES,
+    users::digest,
+    worker::Door,
 };
+use tls_door::TlsDoor;
 
 /// How often the server looks whether the node stops.
 const STOP_POLL: Duration = Duration::from_millis(100);
 
 /// The loop of the HTTP thread.
-pub(crate) fn run(node: &Arc<Node>, listener: TcpListener) {
+pub(crate) fn run(startup: &Arc<Startup>, doors: Vec<Door>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "no runtime for HTTP"),
     };
-    let node = node.clone();
     runtime.block_on(async move {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "HTTP cannot listen"),
-        };
         let app = Router::new()
             .route("/metrics", get(metrics))
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
-            .with_state(node.clone());
-        let stopped = async move {
-            while !node.is_stopping() {
-                tokio::time::sleep(STOP_POLL).await;
+            .with_state(startup.clone());
+        let mut serving = JoinSet::new();
+        for door in doors {
+            serving.spawn(serve(startup.clone(), door, app.clone()));
+        }
+        while !startup.is_over() {
+            while let Some(Ok(Err(error))) = serving.try_join_next() {
+                tracing::error!(%error, "HTTP ended");
             }
-        };
-        tokio::select! {
-            served = axum::serve(listener, app) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "HTTP ended");
-                }
-            }
-            () = stopped => {}
+            tokio::time::sleep(STOP_POLL).await;
         }
     });
 }
 
-async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
-    if node.is_ready() {
-        (StatusCode::OK, "ok\n".to_string())
-    } else {
-        let why = node.shard.failure().map_or("starting or stopping".into(), |e| e.to_string());
-        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
+async fn serve(startup: Arc<Startup>, door: Door, app: Router) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(door.listener)?;
+    match &startup.certificates {
+        Some(certificates) if door.tls => {
+            let certificates = certificates.clone();
+            axum::serve(TlsDoor::new(listener, certificates, startup.clone()), app).await
+        }
+        _ => axum::serve(listener, app).await,
     }
 }
 
-async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
-    ([("content-type", "text/plain; version=0.0.4")], render(&node))
+async fn ready(State(startup): State<Arc<Startup>>) -> impl IntoResponse {
+    let why = match startup.node() {
+        Some(node) if node.is_ready() => return (StatusCode::OK, "ok\n".to_string()),
+        Some(node) => node.shard.failure().map_or("stopping".into(), |error| error.to_string()),
+        None => startup.tell(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
+}
+
+async fn metrics(State(startup): State<Arc<Startup>>, headers: HeaderMap) -> Response {
+    if !may_read_metrics(&startup.config.http_token, &headers) {
+        let asks = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, asks, "a token is asked for\n").into_response();
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render(&startup)).into_response()
+}
+
+/// Whether the request brings the token, if there is one. Digests are compared, so that the time tells
+/// nothing of either.
+fn may_read_metrics(token: &str, headers: &HeaderMap) -> bool {
+    if token.is_empty() {
+        return true;
+    }
+    let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    let (scheme, given) = given.split_at_checked("Bearer ".len()).unwrap_or_default();
+    let same = digest(given).as_bytes().ct_eq(digest(token.as_bytes()).as_bytes());
+    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(same)
 }
 
 /// Memory of the process that lies in RAM, in bytes.
@@ -81,9 +116,59 @@ fn one(out: &mut String, name: &str, kind: &str, help: &str, value: impl std::fm
     let _ = writeln!(out, "{name} {value}");
 }
 
-fn render(node: &Node) -> String {
+fn render(startup: &Startup) -> String {
     let mut out = String::with_capacity(16 << 10);
-    let out = &mut out;
+    render_start(startup, &mut out);
+    render_tls(startup, &mut out);
+    if let Some(node) = startup.node() {
+        render_node(node, &mut out);
+    }
+    out
+}
+
+/// What is known before the node is ready as well.
+fn render_start(startup: &Startup, out: &mut String) {
+    let (done, total) = startup.progress();
+    let ready = startup.node().is_some_and(|node| node.is_ready());
+    one(out, "holdfast_ready", "gauge", "1 while reads and writes are served.", u8::from(ready));
+    let help = "Records applied again at the start.";
+    one(out, "holdfast_start_replayed_records", "gauge", help, done);
+    let help = "Records to be applied again at the start.";
+    one(out, "holdfast_start_records_to_replay", "gauge", help, total);
+}
+
+fn render_tls(startup: &Startup, out: &mut String) {
+    let tls = &startup.metrics.tls;
+    let name = "holdfast_tls_handshake_seconds";
+    head(out, name, "histogram", "TLS handshakes that succeeded, waiting for the client included.");
+    write_histogram(out, name, "role=\"server\"", &[&tls.handshakes]);
+    let name = "holdfast_tls_failures_total";
+    head(out, name, "counter", "TLS connections that did not come about, by reason.");
+    for (failure, label) in FAILURES {
+        let _ = writeln!(out, "{name}{{reason=\"{label}\"}} {}", tls.failures(failure));
+    }
+    let Some(certificates) = &startup.certificates else { return };
+    let counter = "counter";
+    for (name, kind, help, value) in [
+        (
+            "certificate_not_after_seconds",
+            "gauge",
+            "When the certificate, or the first of its chain, ends: seconds since 1970.",
+            certificates.not_after(),
+        ),
+        ("reloads_total", counter, "Taken anew.", certificates.reloads.load(Relaxed) as i64),
+        (
+            "reloads_failed_total",
+            counter,
+            "Changed certificate files that could not be taken.",
+            certificates.reloads_failed.load(Relaxed) as i64,
+        ),
+    ] {
+        one(out, &format!("holdfast_tls_{name}"), kind, help, value);
+    }
+}
+
+fn render_node(node: &Node, out: &mut String) {
     let name = "holdfast_command_seconds";
     head(out, name, "histogram", "Time from reading a request to the release of its reply.");
     for (family, label) in FAMILIES {
@@ -101,7 +186,6 @@ fn render(node: &Node) -> String {
     render_keyspaces(node, out);
     render_connections(node, out);
     render_engine(node, out);
-    std::mem::take(out)
 }
 
 fn render_shard(node: &Node, out: &mut String) {
@@ -198,5 +282,25 @@ fn render_engine(node: &Node, out: &mut String) {
         ("background_errors_total", "counter", "Engine's own failures.", stats.background_errors),
     ] {
         one(out, &format!("holdfast_engine_{name}"), kind, help, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_opens_the_metrics() -> Result<(), header::InvalidHeaderValue> {
+        let with = |value: &str| -> Result<HeaderMap, header::InvalidHeaderValue> {
+            Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value.parse()?)]))
+        };
+        assert!(may_read_metrics("", &HeaderMap::new()));
+        assert!(may_read_metrics("secret", &with("Bearer secret")?));
+        assert!(may_read_metrics("secret", &with("bearer secret")?));
+        for wrong in ["", "secret", "Bearer", "Bearer ", "Bearer Secret", "Basic secret", "é"] {
+            assert!(!may_read_metrics("secret", &with(wrong)?), "{wrong:?}");
+        }
+        assert!(!may_read_metrics("secret", &HeaderMap::new()));
+        Ok(())
     }
 }

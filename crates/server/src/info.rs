@@ -47,7 +47,7 @@ fn server(node: &Node, out: &mut String) {
     line(out, "os", std::env::consts::OS);
     line(out, "arch_bits", usize::BITS);
     line(out, "process_id", std::process::id());
-    line(out, "tcp_port", node.redis_addr().port());
+    line(out, "tcp_port", node.addresses().redis.map_or(0, |addr| addr.port()));
     line(out, "uptime_in_seconds", node.uptime_seconds());
     line(out, "uptime_in_days", node.uptime_seconds() / 86_400);
 }

@@ -8,6 +8,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use crate::tls::TlsMetrics;
+
 /// Sub-buckets for each power of two.
 const FINE: u64 = 4;
 /// Buckets up to 2^32 microseconds, more than an hour.
@@ -151,6 +153,8 @@ pub struct NodeMetrics {
     pub disk_short: AtomicU64,
     /// Times that the wall clock jumped too far ahead.
     pub clock_jumps: AtomicU64,
+    /// What is counted of TLS.
+    pub(crate) tls: TlsMetrics,
 }
 
 #[cfg(test)]

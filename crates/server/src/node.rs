@@ -4,7 +4,6 @@
 //! requests, everything staged made durable and applied, engine flushed, within a bound.
 
 use std::{
-    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
         Arc,
@@ -27,10 +26,11 @@ use crate::{
     clients::Clients,
     commit,
     fetch::{self, FetchQueue},
-    http,
     inbox::Inbox,
+    listeners::{Addresses, Listeners},
     metrics::{NodeMetrics, WorkerMetrics},
-    ports,
+    startup::Startup,
+    tls::{self, Certificates, Failure},
     worker::Worker,
 };
 
@@ -65,18 +65,20 @@ pub struct Node {
     pub(crate) log: EmbeddedLog,
     pub(crate) engine: RocksEngine,
     pub(crate) catalog: Catalog,
-    pub(crate) clients: Clients,
+    pub(crate) clients: Arc<Clients>,
+    /// There if anything is spoken over TLS.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) fetches: FetchQueue,
     pub(crate) inboxes: Vec<Arc<Inbox>>,
     pub(crate) workers: Vec<Arc<WorkerMetrics>>,
-    pub(crate) metrics: NodeMetrics,
+    pub(crate) metrics: Arc<NodeMetrics>,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
     pub(crate) random: Mutex<SeededRandom>,
     /// Bytes in the buffers of all connections.
     pub(crate) connection_bytes: AtomicU64,
     clock: SystemClock,
     started: Instant,
-    addresses: Mutex<Option<(SocketAddr, SocketAddr)>>,
+    addresses: Addresses,
     ready: AtomicBool,
     stopping: AtomicBool,
     /// The committer has ended: nothing more becomes durable.
@@ -167,27 +169,42 @@ fn make_durable(data: &Path) -> Result<(), Error> {
 }
 
 impl Node {
-    /// Opens the data folder, replays what the engine lacks, listens, and starts all threads.
+    /// Listens, opens the data folder, replays what the engine lacks, and starts all threads. While
+    /// it replays, it answers that it does (`startup`).
     pub fn start(
         config: Config,
         ports: PortPolicy,
         mut progress: impl FnMut(OpenProgress),
     ) -> Result<Arc<Node>, Error> {
+        config.check().map_err(|error| Error::new(ErrorKind::Invalid, error))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let data_threads = if config.threads_data == 0 { cores } else { config.threads_data };
-        let (redis, listeners) = ports::listen("redis", config.redis_addr, data_threads, ports)?;
-        let (http, http_listeners) = ports::listen("http", config.http_addr, 1, ports)?;
-        let opened = open_data(&config, &mut progress)?;
-        let node = Arc::new(Node::assemble(config, opened, data_threads)?);
+        let certificates = config.speaks_tls().then(|| Certificates::load(&config).map(Arc::new));
+        let certificates = certificates.transpose()?;
+        let listeners = Listeners::open(&config, data_threads, ports)?;
+        warn_of_open_http(&config, &listeners.addresses);
+        let startup = Startup::begin(&config, certificates, &listeners)?;
+        let opened = open_data(&config, &mut |at| {
+            startup.note(at);
+            progress(at);
+        })?;
+        let node = Node::assemble(config, opened, data_threads, &startup, listeners.addresses)?;
+        let node = Arc::new(node);
         node.advance_time();
-        *node.addresses.lock() = Some((redis, http));
         let session = commit::open_session(&node)?;
-        node.start_threads(session, listeners, http_listeners)?;
+        node.start_threads(session, listeners, &startup)?;
         node.ready.store(true, Ordering::Release);
+        node.threads.lock().extend(startup.end(&node));
         Ok(node)
     }
 
-    fn assemble(config: Config, opened: Opened, data_threads: usize) -> Result<Node, Error> {
+    fn assemble(
+        config: Config,
+        opened: Opened,
+        data_threads: usize,
+        startup: &Startup,
+        addresses: Addresses,
+    ) -> Result<Node, Error> {
         let plan = config.memory_plan();
         let applied_lsn = opened.applied.lsn;
         let shard = Shard::new(ShardParts {
@@ -211,16 +228,17 @@ impl Node {
             disk: opened.disk,
             log: opened.log,
             engine: opened.engine,
-            clients: Clients::default(),
+            clients: startup.clients.clone(),
+            certificates: startup.certificates.clone(),
             fetches: FetchQueue::default(),
             inboxes,
             workers: (0..data_threads).map(|_| Arc::new(WorkerMetrics::default())).collect(),
-            metrics: NodeMetrics::default(),
+            metrics: startup.metrics.clone(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
             connection_bytes: AtomicU64::new(0),
             clock: SystemClock,
             started: Instant::now(),
-            addresses: Mutex::new(None),
+            addresses,
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             commits_ended: AtomicBool::new(false),
@@ -238,8 +256,8 @@ impl Node {
     fn start_threads(
         self: &Arc<Node>,
         session: Box<dyn Session>,
-        listeners: Vec<TcpListener>,
-        http_listeners: Vec<TcpListener>,
+        listeners: Listeners,
+        startup: &Startup,
     ) -> Result<(), Error> {
         self.spawn("log", move |node| commit::run_committer(node, session))?;
         self.spawn("apply", commit::run_applier)?;
@@ -247,13 +265,16 @@ impl Node {
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;
         }
-        for (at, listener) in listeners.into_iter().enumerate() {
-            let worker = Worker::new(self.clone(), at, listener)
-                .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("epoll: {errno}")))?;
-            self.spawn(&format!("data-{at}"), move |_| worker.run())?;
+        if let Some(certificates) = self.certificates.clone() {
+            self.spawn("tls", move |node| tls::run_watcher(node, &certificates))?;
         }
-        for listener in http_listeners {
-            self.spawn("http", move |node| http::run(node, listener))?;
+        let mut early = startup.take_connections();
+        for (at, doors) in listeners.redis.into_iter().enumerate() {
+            let mut worker = Worker::new(self.clone(), at, doors)
+                .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("epoll: {errno}")))?;
+            let its_part = early.len().div_ceil(self.workers.len() - at);
+            early.drain(..its_part).for_each(|connection| worker.adopt(connection));
+            self.spawn(&format!("data-{at}"), move |_| worker.run())?;
         }
         Ok(())
     }
@@ -272,14 +293,21 @@ impl Node {
         Ok(())
     }
 
-    /// Where the Redis protocol is spoken.
-    pub fn redis_addr(&self) -> SocketAddr {
-        self.addresses.lock().map_or(self.config.redis_addr, |(redis, _)| redis)
+    /// Where the node is reached.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
-    /// Where HTTP is spoken.
-    pub fn http_addr(&self) -> SocketAddr {
-        self.addresses.lock().map_or(self.config.http_addr, |(_, http)| http)
+    /// Reads the certificates again, if any are used.
+    pub fn reload_certificates(&self) {
+        if let Some(certificates) = &self.certificates {
+            tls::reload_and_tell(certificates);
+        }
+    }
+
+    /// Counts a TLS connection that did not come about.
+    pub(crate) fn tls_failed(&self, failure: Failure) {
+        self.metrics.tls.fail(failure);
     }
 
     /// Whether requests are served: writes too.
@@ -372,7 +400,7 @@ impl Node {
         self.fetches.stop();
         drop(self.nap.0.lock());
         self.nap.1.notify_all();
-        for thread in ["fetch", "background", "http"] {
+        for thread in ["fetch", "background", "tls", "http"] {
             self.join(thread);
         }
         self.shard.stop();
@@ -399,6 +427,21 @@ impl Node {
             if thread.join().is_err() {
                 tracing::error!(name, "a thread had panicked");
             }
+        }
+    }
+}
+
+/// Whoever protects the data with a password may not expect the names of keyspaces, and their sizes, to
+/// be readable without one.
+fn warn_of_open_http(config: &Config, addresses: &Addresses) {
+    let is_open = config.http_token.is_empty() && !config.redis_password.is_empty();
+    for addr in [addresses.http, addresses.http_tls].into_iter().flatten() {
+        if is_open && !addr.ip().is_loopback() {
+            tracing::warn!(
+                %addr,
+                "HTTP tells /metrics to everybody who reaches it, although the Redis port asks for a \
+                 password: set http.token, or listen on loopback"
+            );
         }
     }
 }

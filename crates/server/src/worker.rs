@@ -3,9 +3,14 @@
 //! One turn: wait, read every ready socket, run what arrived, wake the committer once, write what
 //! may leave. No hand-over on a hot read. A write's reply is held until its record is durable while
 //! the loop goes on; a row on the disk is fetched by another thread while the session waits.
+//! How connections come is in `accept`, TLS in `sealed`, what time bounds in `deadlines`.
+
+mod accept;
+mod deadlines;
+mod sealed;
 
 use std::{
-    net::TcpListener,
+    net::TcpStream,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -20,21 +25,24 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 
+pub(crate) use accept::{Door, TOO_MANY};
+
 use crate::{
-    connection::{Connection, Flushed},
+    connection::Connection,
+    farewell::Farewells,
     fetch::Fetch,
     inbox::{Inbox, Message},
     metrics::{FAMILIES, Family, WorkerMetrics},
     node::Node,
-    session::{Executed, Flow, Session, execute},
+    session::{Executed, Flow, execute},
+    tls::{Failure, HANDSHAKE},
+    wire::Flushed,
 };
 
 /// Bytes read from a socket at once; also what a pipelined batch in one turn is bounded by.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Events taken at once.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn, so that a storm of them does not starve the others.
-const ACCEPTS: usize = 64;
 /// A connection that owes this much is not read until it has taken some.
 pub(crate) const OWED_BYTES_PAUSE: usize = 1 << 20;
 /// Tries with fetches in between before a command may read the disk on the data thread: rows were
@@ -50,15 +58,15 @@ const PAUSED_MAX: Duration = Duration::from_secs(1);
 /// Largest output buffer that a connection without output keeps for the next reply.
 const KEEP_OUTPUT_BYTES: usize = 64 << 10;
 
-/// How long a listener rests after accepting failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// What connections may hold together however small the memory setting is: one largest value on its
 /// way in or out, and some room.
-const CONNECTION_BYTES_MIN: u64 = 48 << 20;
+pub(crate) const CONNECTION_BYTES_MIN: u64 = 48 << 20;
 
-const LISTENER: u64 = u64::MAX;
-const BELL: u64 = u64::MAX - 1;
+/// Tokens of connections lie below; those of farewells count up from here.
+const FAREWELLS: u64 = 1 << 63;
+/// Tokens of doors count up from here.
+const DOORS: u64 = u64::MAX - 16;
+const BELL: u64 = u64::MAX;
 
 /// A place for a connection; its turn changes with each tenant, so old tokens find nobody.
 #[derive(Default)]
@@ -73,20 +81,37 @@ pub(crate) struct Worker {
     inbox: Arc<Inbox>,
     metrics: Arc<WorkerMetrics>,
     epoll: OwnedFd,
-    listener: TcpListener,
+    doors: Vec<Door>,
     places: Vec<Place>,
     free: Vec<u32>,
     limits: Limits,
     scratch: Vec<u8>,
+    /// What was opened of the bytes in `scratch`.
+    plain: Vec<u8>,
+    /// TLS handshakes that may still be worked on in this turn.
+    handshakes_left: u32,
     spare_outputs: Vec<Vec<u8>>,
     dirty: Vec<u64>,
     gated: Vec<u64>,
     /// Connections that were not read because too much was staged.
     paused: Vec<u64>,
+    /// Connections that have a deadline, and when these are looked at again.
+    watched: Vec<u64>,
+    look_at: Instant,
+    farewells: Farewells,
     /// When to listen again, after accepting failed.
     accept_again: Option<Instant>,
     /// Since when too much has been staged.
     pressed_since: Option<Instant>,
+}
+
+/// What becomes of a connection after a flush.
+enum Next {
+    Stays,
+    /// It has been sent everything, the last word as well.
+    HasEnded,
+    /// There is nobody to send anything to.
+    IsLost,
 }
 
 fn token(place: u32, turn: u32) -> u64 {
@@ -94,29 +119,35 @@ fn token(place: u32, turn: u32) -> u64 {
 }
 
 impl Worker {
-    pub(crate) fn new(node: Arc<Node>, at: usize, listener: TcpListener) -> Result<Worker, Errno> {
+    pub(crate) fn new(node: Arc<Node>, at: usize, doors: Vec<Door>) -> Result<Worker, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let (inbox, metrics) = (node.inboxes[at].clone(), node.workers[at].clone());
-        let (readable, data) = (epoll::EventFlags::IN, epoll::EventData::new_u64);
-        epoll::add(&epoll, &listener, data(LISTENER), readable)?;
-        epoll::add(&epoll, inbox.bell(), data(BELL), readable)?;
-        Ok(Worker {
+        let data = epoll::EventData::new_u64(BELL);
+        epoll::add(&epoll, inbox.bell(), data, epoll::EventFlags::IN)?;
+        let worker = Worker {
             node,
             inbox,
             metrics,
             epoll,
-            listener,
+            doors,
             places: Vec::new(),
             free: Vec::new(),
             limits: Limits::default(),
             scratch: vec![0; READ_BYTES],
+            plain: Vec::new(),
+            handshakes_left: 0,
             spare_outputs: Vec::new(),
             dirty: Vec::new(),
             gated: Vec::new(),
             paused: Vec::new(),
+            watched: Vec::new(),
+            look_at: Instant::now(),
+            farewells: Farewells::new(FAREWELLS),
             accept_again: None,
             pressed_since: None,
-        })
+        };
+        worker.open_doors()?;
+        Ok(worker)
     }
 
     /// The loop. Ends at a stop, when replies that were held have left or the time is up.
@@ -129,11 +160,13 @@ impl Worker {
             let now = Instant::now();
             self.resume_accepting(now);
             self.resume_paused(now);
+            self.handshakes_left = sealed::HANDSHAKES;
             for event in events.drain(..) {
                 match event.data.u64() {
-                    LISTENER => self.accept(now),
+                    token if token < FAREWELLS => self.on_event(token, event.flags, now),
                     BELL => self.inbox.take(&mut messages),
-                    token => self.on_event(token, event.flags, now),
+                    token if token >= DOORS => self.accept((token - DOORS) as usize, now),
+                    token => self.farewells.on_event(token, &mut self.scratch),
                 }
             }
             for message in messages.drain(..) {
@@ -143,6 +176,7 @@ impl Worker {
             self.node.shard.submit();
             self.release();
             self.flush_dirty();
+            self.hold_to_deadlines(now);
             if self.node.is_stopping() && self.may_end() {
                 return;
             }
@@ -200,57 +234,22 @@ impl Worker {
         }
     }
 
-    fn accept(&mut self, now: Instant) {
-        if self.node.is_stopping() || self.accept_again.is_some_and(|at| now < at) {
-            return;
-        }
-        for _ in 0..ACCEPTS {
-            let (socket, addr) = match self.listener.accept() {
-                Ok(accepted) => accepted,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    // Out of descriptors, most likely: the listener stays readable, so it is left
-                    // alone for a while.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    let _ = epoll::delete(&self.epoll, &self.listener);
-                    self.accept_again = Some(now + ACCEPT_PAUSE);
-                    return;
-                }
-            };
-            if self.node.clients.count() >= self.node.config.redis_clients_max {
-                self.metrics.refused.fetch_add(1, Ordering::Relaxed);
-                let _ = rustix::net::send(
-                    &socket,
-                    b"-ERR max number of clients reached\r\n",
-                    rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT,
-                );
-                continue;
-            }
-            if socket.set_nonblocking(true).is_err() || socket.set_nodelay(true).is_err() {
-                continue;
-            }
-            let client = self.node.clients.connect(addr, self.node.uptime_seconds());
-            let session = Session::new(client, &self.node);
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.places.push(Place::default());
-                self.places.len() as u32 - 1
-            });
-            let turn = self.places[place as usize].turn;
-            let data = epoll::EventData::new_u64(token(place, turn));
-            if epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN).is_err() {
-                self.node.clients.disconnect(session.client.id);
-                self.free.push(place);
-                continue;
-            }
-            self.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-            self.metrics.open.fetch_add(1, Ordering::Relaxed);
-            let connection = Box::new(Connection::new(socket, session));
-            self.places[place as usize].connection = Some(connection);
+    fn close(&mut self, token: u64, connection: Box<Connection>) {
+        // Dropping it closes the socket, which takes it out of the event loop.
+        drop(self.part_with(token, connection));
+    }
+
+    /// Closes a connection that has been sent its last word, so that the word arrives.
+    fn close_in_order(&mut self, token: u64, connection: Box<Connection>) {
+        let heard_out = connection.half_closed;
+        let socket = self.part_with(token, connection);
+        if !heard_out {
+            self.farewells.begin(&self.epoll, socket, Instant::now(), &mut self.scratch);
         }
     }
 
-    fn close(&mut self, token: u64, mut connection: Box<Connection>) {
-        let _ = epoll::delete(&self.epoll, &connection.socket);
+    /// Frees everything that belongs to a connection but its socket.
+    fn part_with(&mut self, token: u64, mut connection: Box<Connection>) -> TcpStream {
         connection.session.end(&self.node);
         let counted = connection.counted_bytes;
         self.node.connection_bytes.fetch_sub(counted, Ordering::Relaxed);
@@ -261,6 +260,10 @@ impl Worker {
             entry.turn = entry.turn.wrapping_add(1) & 0x7fff_ffff;
             self.free.push(place);
         }
+        if !connection.wire.is_established() && !connection.closing {
+            self.node.tls_failed(Failure::Left);
+        }
+        connection.wire.socket
     }
 
     fn on_event(&mut self, token: u64, flags: epoll::EventFlags, now: Instant) {
@@ -293,8 +296,11 @@ impl Worker {
             self.set_reading(token, connection, false);
             return true;
         }
+        if self.must_wait_with_handshake(connection) {
+            return true;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let received = recv(&connection.socket, scratch.as_mut_slice(), RecvFlags::empty());
+        let received = recv(&connection.wire.socket, scratch.as_mut_slice(), RecvFlags::empty());
         let alive = match received {
             Ok((_, 0)) => {
                 // The client sends no more; what it has asked for is still answered.
@@ -305,13 +311,11 @@ impl Worker {
             }
             Ok((_, len)) => {
                 self.metrics.bytes_in.fetch_add(len as u64, Ordering::Relaxed);
-                let bytes = scratch.get(..len).unwrap_or_default();
-                if connection.input.is_empty() {
-                    let used = self.run_requests(token, connection, bytes, now);
-                    connection.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                let bytes = scratch.get_mut(..len).unwrap_or_default();
+                if connection.wire.tls.is_none() {
+                    self.take_in(token, connection, bytes, now);
                 } else {
-                    connection.input.extend_from_slice(bytes);
-                    self.run_input(token, connection, now);
+                    self.take_in_sealed(token, connection, bytes, now);
                 }
                 true
             }
@@ -321,6 +325,29 @@ impl Worker {
         self.scratch = scratch;
         self.hold_to_budget(token, connection);
         alive
+    }
+
+    /// Runs the whole requests among received bytes and keeps the rest.
+    fn take_in(&mut self, token: u64, connection: &mut Connection, bytes: &[u8], now: Instant) {
+        if !connection.wire.input.is_empty() {
+            connection.wire.input.extend_from_slice(bytes);
+            return self.run_input(token, connection, now);
+        }
+        if bytes.first() == Some(&HANDSHAKE) && connection.wire.tls.is_none() {
+            // No request begins so.
+            self.node.tls_failed(Failure::TlsOnPlainPort);
+            return self.cut_off(token, connection, "ERR this port does not speak TLS");
+        }
+        let used = self.run_requests(token, connection, bytes, now);
+        connection.wire.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+    }
+
+    /// Ends a connection with an error as its last reply, and frees what it has sent so far.
+    fn cut_off(&mut self, token: u64, connection: &mut Connection, error: &str) {
+        self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
+        connection.cut_off(error);
+        connection.session.end(&self.node);
+        self.mark_dirty(token, connection);
     }
 
     /// Counts what the connection holds. If all of them together hold more than their share of the
@@ -337,17 +364,15 @@ impl Worker {
         let budget = node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
         let part = (budget / (2 * node.clients.count().max(1) as u64)).max(READ_BYTES as u64);
         if all > budget && held > part && !connection.closing {
-            self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
-            connection.cut_off(
-                "OOM the memory for connections is used up: send, or let wait, less at once",
-            );
-            self.mark_dirty(token, connection);
+            let error =
+                "OOM the memory for connections is used up: send, or let wait, less at once";
+            self.cut_off(token, connection, error);
         }
     }
 
     /// Runs what lies in the connection's own input buffer.
     fn run_input(&mut self, token: u64, connection: &mut Connection, now: Instant) {
-        let mut input = std::mem::take(&mut connection.input);
+        let mut input = std::mem::take(&mut connection.wire.input);
         let used = self.run_requests(token, connection, &input, now);
         if used == input.len() {
             // An idle connection holds no buffer.
@@ -355,7 +380,7 @@ impl Worker {
         } else {
             input.drain(..used);
         }
-        connection.input = input;
+        connection.wire.input = input;
     }
 
     /// Runs the whole requests at the front of `bytes`; gives how many bytes they were.
@@ -367,8 +392,8 @@ impl Worker {
         now: Instant,
     ) -> usize {
         let mut used = 0;
-        if connection.output.capacity() == 0 {
-            connection.output = self.spare_outputs.pop().unwrap_or_default();
+        if connection.wire.output.capacity() == 0 {
+            connection.wire.output = self.spare_outputs.pop().unwrap_or_default();
         }
         let mut answered = [0u64; FAMILIES.len()];
         while !connection.closing && !connection.fetching && connection.owed() < OWED_BYTES_PAUSE {
@@ -378,7 +403,7 @@ impl Worker {
                 &Limits::UNAUTHENTICATED
             };
             let rest = bytes.get(used..).unwrap_or_default();
-            match connection.parser.parse(rest, limits) {
+            match connection.wire.parser.parse(rest, limits) {
                 Ok(Parse::Complete { consumed }) => {
                     match self.run_one(token, connection, rest, now) {
                         Some(family) => answered[family as usize] += 1,
@@ -390,10 +415,7 @@ impl Worker {
                 Ok(Parse::Empty { consumed }) => used += consumed,
                 Ok(Parse::Incomplete { .. }) => break,
                 Err(error) => {
-                    self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
-                    let text = format!("-ERR {error}\r\n");
-                    connection.output.extend_from_slice(text.as_bytes());
-                    connection.closing = true;
+                    self.cut_off(token, connection, &format!("ERR {error}"));
                 }
             }
         }
@@ -419,11 +441,11 @@ impl Worker {
         bytes: &[u8],
         now: Instant,
     ) -> Option<Family> {
-        let start = connection.output.len();
-        let args = connection.parser.args(bytes);
+        let start = connection.wire.output.len();
+        let args = connection.wire.parser.args(bytes);
         let tier = if connection.fetches < FETCHES_MAX { Tier::Cached } else { Tier::Any };
         let Executed { family, gate, flow } =
-            execute(&self.node, &mut connection.session, args, &mut connection.output, tier);
+            execute(&self.node, &mut connection.session, args, &mut connection.wire.output, tier);
         match flow {
             Flow::Continue => {}
             Flow::Close => connection.closing = true,
@@ -437,7 +459,7 @@ impl Worker {
             }
         }
         connection.fetches = 0;
-        if connection.output.get(start) == Some(&b'-') {
+        if connection.wire.output.get(start) == Some(&b'-') {
             self.metrics.errors.fetch_add(1, Ordering::Relaxed);
         }
         let Some(gate) = gate else { return Some(family) };
@@ -463,17 +485,6 @@ impl Worker {
             return false;
         }
         now.duration_since(*self.pressed_since.get_or_insert(now)) < PAUSED_MAX
-    }
-
-    /// Listens again after a pause.
-    fn resume_accepting(&mut self, now: Instant) {
-        if self.accept_again.is_some_and(|at| now >= at) {
-            self.accept_again = None;
-            let (readable, data) = (epoll::EventFlags::IN, epoll::EventData::new_u64(LISTENER));
-            if let Err(error) = epoll::add(&self.epoll, &self.listener, data, readable) {
-                tracing::error!(%error, "no more connections are accepted");
-            }
-        }
     }
 
     fn resume_paused(&mut self, now: Instant) {
@@ -530,10 +541,10 @@ impl Worker {
         for token in dirty.drain(..) {
             let Some(mut connection) = self.take(token) else { continue };
             connection.is_dirty = false;
-            if self.flush(token, &mut connection) {
-                self.put_back(token, connection);
-            } else {
-                self.close(token, connection);
+            match self.flush(token, &mut connection) {
+                Next::Stays => self.put_back(token, connection),
+                Next::HasEnded => self.close_in_order(token, connection),
+                Next::IsLost => self.close(token, connection),
             }
         }
         // Connections that went on reading may be dirty again; they keep their place.
@@ -541,33 +552,37 @@ impl Worker {
         self.dirty = dirty;
     }
 
-    /// Writes what may leave. False: the connection is over.
-    fn flush(&mut self, token: u64, connection: &mut Connection) -> bool {
+    /// Writes what may leave.
+    fn flush(&mut self, token: u64, connection: &mut Connection) -> Next {
         let mut bytes_out = 0;
-        let flushed = connection.flush(&mut bytes_out);
+        let mut flushed = connection.flush(&mut bytes_out);
+        let is_last = connection.closing || (connection.half_closed && !connection.fetching);
+        if is_last && connection.owed() == 0 {
+            flushed = connection.say_goodbye(&mut bytes_out);
+        }
         self.metrics.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
         let blocked = match flushed {
-            Flushed::Closed => return false,
+            Flushed::Closed => return Next::IsLost,
             Flushed::Blocked => true,
             Flushed::Done => false,
         };
         if connection.owed() as u64 > self.node.config.redis_output_bytes_max.0 {
             self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(client = connection.session.client.id, "took too few of its replies");
-            return false;
+            return Next::IsLost;
         }
-        if connection.closing && connection.owed() == 0 {
-            return false;
+        if is_last && connection.owed() == 0 {
+            return Next::HasEnded;
+        }
+        if connection.closing {
+            self.watch_closing(token, connection, bytes_out > 0);
         }
         self.hold_to_budget(token, connection);
-        if connection.output.is_empty() && connection.output.capacity() > 0 {
-            let output = std::mem::take(&mut connection.output);
+        if connection.wire.output.is_empty() && connection.wire.output.capacity() > 0 {
+            let output = std::mem::take(&mut connection.wire.output);
             if output.capacity() <= KEEP_OUTPUT_BYTES && self.spare_outputs.len() < EVENTS {
                 self.spare_outputs.push(output);
             }
-        }
-        if connection.half_closed && connection.owed() == 0 && !connection.fetching {
-            return false;
         }
         let reading = connection.may_read() && !self.node.is_stopping();
         if blocked != connection.wants_write || reading != connection.reading {
@@ -577,7 +592,7 @@ impl Worker {
         if connection.has_backlog && connection.owed() < OWED_BYTES_PAUSE && !connection.fetching {
             self.run_input(token, connection, Instant::now());
         }
-        true
+        Next::Stays
     }
 
     fn set_reading(&mut self, token: u64, connection: &mut Connection, reading: bool) {
@@ -586,7 +601,7 @@ impl Worker {
         flags.set(epoll::EventFlags::IN, reading);
         flags.set(epoll::EventFlags::OUT, connection.wants_write);
         let data = epoll::EventData::new_u64(token);
-        if let Err(error) = epoll::modify(&self.epoll, &connection.socket, data, flags) {
+        if let Err(error) = epoll::modify(&self.epoll, &connection.wire.socket, data, flags) {
             tracing::warn!(%error, "epoll");
             connection.closing = true;
         }

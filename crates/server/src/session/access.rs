@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use holdfast_base::KeyspaceId;
-use holdfast_protocol::resp::Args;
+use holdfast_protocol::resp::{Args, Protocol};
 
 use super::{Command, CommandError, Run, Session};
 use crate::{
@@ -47,6 +47,26 @@ impl Session {
         let default = seen.durable.account(DEFAULT_USER);
         self.access.account = default.filter(|account| account.is_open()).cloned();
         self.settle_access();
+    }
+
+    /// Goes on as what it was before the node was ready; `password` is the digest of the one that the
+    /// user `default` had given.
+    pub(crate) fn go_on(
+        &mut self,
+        node: &Node,
+        protocol: Protocol,
+        keyspace: KeyspaceId,
+        password: Option<String>,
+    ) {
+        self.protocol = protocol;
+        let seen = node.catalog.look(&node.shard);
+        let default = seen.durable.account(DEFAULT_USER).filter(|account| account.user.enabled);
+        if let (Some(account), Some(password)) = (default, password)
+            && account.user.passwords.contains(&password)
+        {
+            self.log_in(account.clone());
+        }
+        self.select(keyspace);
     }
 
     /// Works on this keyspace from now on.

@@ -11,7 +11,7 @@ use super::CommandError;
 pub(crate) const SYNTAX: CommandError = CommandError::text("ERR syntax error");
 
 /// Writes an error reply.
-pub(super) fn write(out: &mut ReplyWriter<'_>, error: &CommandError) {
+pub(crate) fn write(out: &mut ReplyWriter<'_>, error: &CommandError) {
     match error {
         CommandError::Text(text) => out.error(text),
         CommandError::Op(error) => out.error(&op_text(error)),
@@ -55,7 +55,7 @@ pub(crate) fn code(kind: ErrorKind) -> &'static str {
 /// Bytes of an unknown command's name and arguments that the reply repeats, as Redis does it.
 const ECHO_BYTES_MAX: usize = 128;
 
-pub(super) fn unknown_command(args: Args<'_>) -> CommandError {
+pub(crate) fn unknown_command(args: Args<'_>) -> CommandError {
     let name = String::from_utf8_lossy(args.name());
     let name: String = name.chars().take(ECHO_BYTES_MAX).collect();
     let mut rest = String::new();
@@ -71,7 +71,7 @@ pub(super) fn unknown_command(args: Args<'_>) -> CommandError {
     CommandError::Text(text.into())
 }
 
-pub(super) fn wrong_arity(name: &str) -> CommandError {
+pub(crate) fn wrong_arity(name: &str) -> CommandError {
     CommandError::Text(format!("ERR wrong number of arguments for '{name}' command").into())
 }
 

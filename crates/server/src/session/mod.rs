@@ -23,6 +23,11 @@ use smallvec::SmallVec;
 use access::Access;
 pub(crate) use args::OwnedArgs;
 pub(crate) use command::{Call, Command, CommandError, Outcome, Run, SessionCall};
+pub(crate) use commands::{
+    connection::{client_name, tell_server},
+    server::tell_commands,
+};
+pub(crate) use errors::{unknown_command, write as write_error, wrong_arity};
 pub use table::command_reference;
 pub(crate) use table::{COMMANDS, find};
 use transaction::Transaction;

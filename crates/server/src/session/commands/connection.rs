@@ -3,7 +3,7 @@
 use holdfast_base::KeyspaceId;
 use holdfast_protocol::{
     number::parse_i64,
-    resp::{Args, Protocol},
+    resp::{Args, Protocol, ReplyWriter},
 };
 
 use super::super::{
@@ -209,27 +209,31 @@ fn hello(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     }
     call.session.protocol = protocol;
     call.out.set_protocol(protocol);
-    let out = &mut call.out;
+    tell_server(&mut call.out, call.session.client.id);
+    Ok(Flow::Continue)
+}
+
+/// The reply to HELLO, in the writer's protocol.
+pub(crate) fn tell_server(out: &mut ReplyWriter<'_>, client: u64) {
     out.map(7);
     for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
         out.bulk(key.as_bytes());
         out.bulk(value.as_bytes());
     }
     out.bulk(b"proto");
-    out.integer(if protocol == Protocol::Resp3 { 3 } else { 2 });
+    out.integer(if out.protocol() == Protocol::Resp3 { 3 } else { 2 });
     out.bulk(b"id");
-    out.integer(call.session.client.id as i64);
+    out.integer(client as i64);
     for (key, value) in [("mode", "standalone"), ("role", "master")] {
         out.bulk(key.as_bytes());
         out.bulk(value.as_bytes());
     }
     out.bulk(b"modules");
     out.array(0);
-    Ok(Flow::Continue)
 }
 
 /// A name that may stand in CLIENT LIST.
-fn client_name(text: &[u8]) -> Result<String, CommandError> {
+pub(crate) fn client_name(text: &[u8]) -> Result<String, CommandError> {
     let printable = text.iter().all(|byte| (b'!'..=b'~').contains(byte));
     match std::str::from_utf8(text) {
         Ok(name) if printable => Ok(name.into()),

@@ -1,6 +1,8 @@
 //! Commands on the server: COMMAND, CONFIG, INFO, DBSIZE, TIME, FLUSHDB, FLUSHALL, WAIT, DEBUG.
 
-use holdfast_protocol::resp::ReplyWriter;
+use std::net::SocketAddr;
+
+use holdfast_protocol::resp::{Args, ReplyWriter};
 
 use super::super::{
     COMMANDS as TABLE, Call, Command, CommandError, Flow, Outcome, Run, SessionCall,
@@ -147,24 +149,27 @@ fn info_command(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 
 /// What Redis clients and benchmarks ask CONFIG GET for, answered from the effective settings.
 fn redis_settings(call: &SessionCall<'_>) -> Vec<(&'static str, String)> {
-    let config = &call.node.config;
+    let (config, addresses) = (&call.node.config, call.node.addresses());
+    // Redis says 0 for a port that is off.
+    let port = |addr: Option<SocketAddr>| addr.map_or(0, |addr| addr.port()).to_string();
     vec![
         (
             "appendfsync",
             if config.log_sync == crate::Sync::Always { "always" } else { "no" }.into(),
         ),
         ("appendonly", "yes".into()),
-        ("bind", config.redis_addr.ip().to_string()),
+        ("bind", config.redis_addr.map_or(String::new(), |addr| addr.ip().to_string())),
         ("databases", crate::DATABASES.to_string()),
         ("dir", config.data.display().to_string()),
         ("maxclients", config.redis_clients_max.to_string()),
         ("maxmemory", "0".into()),
         ("maxmemory-policy", "noeviction".into()),
         ("notify-keyspace-events", String::new()),
-        ("port", call.node.redis_addr().port().to_string()),
+        ("port", port(addresses.redis)),
         ("proto-max-bulk-len", (64 << 20).to_string()),
         ("save", String::new()),
         ("timeout", "0".into()),
+        ("tls-port", port(addresses.redis_tls)),
     ]
 }
 
@@ -212,49 +217,55 @@ fn config(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 }
 
 fn command(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
-    let Some(sub) = call.args.get(1) else {
-        call.out.array(TABLE.len());
-        TABLE.iter().for_each(|command| describe(&mut call.out, command));
-        return Ok(Flow::Continue);
+    tell_commands(call.args, &mut call.out)?;
+    Ok(Flow::Continue)
+}
+
+/// Everything that COMMAND answers; it asks for nothing but the table.
+pub(crate) fn tell_commands(args: Args<'_>, out: &mut ReplyWriter<'_>) -> Result<(), CommandError> {
+    let Some(sub) = args.get(1) else {
+        out.array(TABLE.len());
+        TABLE.iter().for_each(|command| describe(out, command));
+        return Ok(());
     };
     match sub.to_ascii_lowercase().as_slice() {
-        b"count" if call.args.len() == 2 => call.out.integer(TABLE.len() as i64),
+        b"count" if args.len() == 2 => out.integer(TABLE.len() as i64),
         b"info" => {
-            let names: Vec<_> = call.args.iter().skip(2).collect();
+            let names: Vec<_> = args.iter().skip(2).collect();
             let all = names.is_empty();
-            call.out.array(if all { TABLE.len() } else { names.len() });
+            out.array(if all { TABLE.len() } else { names.len() });
             if all {
-                TABLE.iter().for_each(|command| describe(&mut call.out, command));
+                TABLE.iter().for_each(|command| describe(out, command));
             }
             for name in names {
                 match find(name) {
-                    Some(command) => describe(&mut call.out, command),
-                    None => call.out.null_array(),
+                    Some(command) => describe(out, command),
+                    None => out.null_array(),
                 }
             }
         }
         b"docs" => {
-            let names: Vec<_> = call.args.iter().skip(2).collect();
+            let names: Vec<_> = args.iter().skip(2).collect();
             let commands: Vec<&Command> = if names.is_empty() {
                 TABLE.clone()
             } else {
                 names.iter().filter_map(|name| find(name)).collect()
             };
-            call.out.map(commands.len());
-            commands.iter().for_each(|command| document(&mut call.out, command));
+            out.map(commands.len());
+            commands.iter().for_each(|command| document(out, command));
         }
-        b"list" if call.args.len() == 2 => {
-            call.out.array(TABLE.len());
-            TABLE.iter().for_each(|command| call.out.bulk(command.name.as_bytes()));
+        b"list" if args.len() == 2 => {
+            out.array(TABLE.len());
+            TABLE.iter().for_each(|command| out.bulk(command.name.as_bytes()));
         }
-        b"getkeys" if call.args.len() > 3 => get_keys(call)?,
+        b"getkeys" if args.len() > 3 => get_keys(args, out)?,
         _ => return Err(refused_subcommand("command", sub)),
     }
-    Ok(Flow::Continue)
+    Ok(())
 }
 
-fn get_keys(call: &mut SessionCall<'_>) -> Result<(), CommandError> {
-    let rest = call.args.from(2);
+fn get_keys(args: Args<'_>, out: &mut ReplyWriter<'_>) -> Result<(), CommandError> {
+    let rest = args.from(2);
     let command = find(rest.name()).ok_or(CommandError::text("ERR Invalid command specified"))?;
     if command.key_spec.first == 0 {
         return Err(CommandError::text("ERR The command has no key arguments"));
@@ -264,8 +275,8 @@ fn get_keys(call: &mut SessionCall<'_>) -> Result<(), CommandError> {
         return Err(CommandError::text(text));
     }
     let keys: Vec<_> = command.keys(rest).collect();
-    call.out.array(keys.len());
-    keys.iter().for_each(|key| call.out.bulk(key));
+    out.array(keys.len());
+    keys.iter().for_each(|key| out.bulk(key));
     Ok(())
 }
 
