@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOptions,
-    properties,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions, WriteBatch,
+    WriteOptions, properties,
 };
 
 const BATCH_ROWS: u64 = 100;
@@ -145,10 +145,12 @@ fn read(db: &DB, plan: &Plan, threads: usize) -> Reads {
     let (counting, ended) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn({
-                let (counting, ended) = (&counting, &ended);
-                move || reader(db, plan, thread as u64, counting, ended)
-            }))
+            .map(|thread| {
+                scope.spawn({
+                    let (counting, ended) = (&counting, &ended);
+                    move || reader(db, plan, thread as u64, counting, ended)
+                })
+            })
             .collect();
         std::thread::sleep(Duration::from_secs_f64(plan.seconds / 4.0));
         let (before, began) = (Device::now(db.path()), Instant::now());
@@ -196,9 +198,10 @@ impl Reads {
             let place = ((gets - 1) as f64 * share) as usize;
             f64::from(self.latencies_ns.get(place).copied().unwrap_or(0)) / 1e6
         };
-        let reads = self.device.reads.map_or("null".to_owned(), |reads| {
-            format!("{:.3}", reads as f64 / gets as f64)
-        });
+        let reads = self
+            .device
+            .reads
+            .map_or("null".to_owned(), |reads| format!("{:.3}", reads as f64 / gets as f64));
         format!(
             "{{\"threads\": {}, \"per_second\": {:.0}, \"p50_ms\": {:.4}, \"p99_ms\": {:.4}, \
              \"max_ms\": {:.3}, \"device_bytes_per_get\": {}, \"device_reads_per_get\": {}}}",

@@ -51,6 +51,9 @@ pub trait Disk: Send + Sync {
     fn lock(&self, path: &str) -> io::Result<DiskLock>;
 }
 
+/// What [`File::write_direct_at`] wants multiples of: the sector that nearly all disks address.
+pub const DIRECT_ALIGN: usize = 512;
+
 /// An open file, shared between threads.
 pub trait File: Send + Sync {
     /// Reads up to the buffer's length; fewer only at the end of the file, where it gives 0.
@@ -59,6 +62,12 @@ pub trait File: Send + Sync {
     /// Writes all the bytes, growing the file as needed; a gap reads as zeros.
     /// After an error any part may have been written.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// As [`Self::write_at`], but past the operating system's cache where the disk can and address,
+    /// length and offset are multiples of [`DIRECT_ALIGN`]. Nothing is durable before a sync either.
+    fn write_direct_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(bytes, offset)
+    }
 
     /// Makes the file at least `len` bytes long and writes zeros over the new part, so that
     /// overwriting it later changes no metadata. Existing bytes stay; nothing is durable yet.
@@ -93,16 +102,6 @@ pub trait File: Send + Sync {
             }
             rest = &mut rest[count..];
             offset += count as u64;
-        }
-        Ok(())
-    }
-
-    /// Writes the parts one behind the other, as one system call where the disk can.
-    fn write_vectored_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let mut offset = offset;
-        for part in parts {
-            self.write_at(part, offset)?;
-            offset += part.len() as u64;
         }
         Ok(())
     }

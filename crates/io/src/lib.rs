@@ -12,7 +12,8 @@ mod sim_disk;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use disk::{
-    Disk, DiskError, DiskLock, File, check_path, create_dir_durably, parent, write_file_durably,
+    DIRECT_ALIGN, Disk, DiskError, DiskLock, File, check_path, create_dir_durably, parent,
+    write_file_durably,
 };
 pub use random::{OsRandom, Random, SeededRandom};
 pub use real_disk::RealDisk;

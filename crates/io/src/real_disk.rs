@@ -4,22 +4,22 @@
 //! A failed sync is reported once and never repeated here: the kernel forgets it after that.
 
 use std::fs;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, statvfs};
-use rustix::io::{Errno, pwritev, retry_on_intr};
+use rustix::io::{Errno, retry_on_intr};
 
-use crate::disk::{Disk, DiskError, DiskLock, File, check_dir, check_path, check_rename};
+use crate::disk::{
+    DIRECT_ALIGN, Disk, DiskError, DiskLock, File, check_dir, check_path, check_rename,
+};
 
 /// Zeros are written in pieces of this size: large enough that the number of system calls does
 /// not matter, small enough for the cache.
 const ZEROS: &[u8] = &[0; 256 << 10];
-
-/// IOV_MAX on Linux: more parts than this in one call are refused with EINVAL.
-const PARTS_MAX: usize = 1024;
 
 /// A directory tree of the local file system.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ impl RealDisk {
         action: &'static str,
         path: &str,
         options: &fs::OpenOptions,
+        writable: bool,
     ) -> io::Result<Arc<dyn File>> {
         check_path(path)?;
         let add = |error| DiskError::wrap(action, path, error);
@@ -54,22 +55,23 @@ impl RealDisk {
         if file.metadata().map_err(add)?.is_dir() {
             return Err(add(io::ErrorKind::IsADirectory.into()));
         }
-        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+        let direct = if writable { OnceLock::new() } else { OnceLock::from(None) };
+        Ok(Arc::new(RealFile { file, path: path.to_owned(), direct }))
     }
 }
 
 impl Disk for RealDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
-        self.open_with("create", path, options.read(true).write(true).create_new(true))
+        self.open_with("create", path, options.read(true).write(true).create_new(true), true)
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        self.open_with("open", path, fs::OpenOptions::new().read(true).write(true))
+        self.open_with("open", path, fs::OpenOptions::new().read(true).write(true), true)
     }
 
     fn open_read(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        self.open_with("open", path, fs::OpenOptions::new().read(true))
+        self.open_with("open", path, fs::OpenOptions::new().read(true), false)
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
@@ -165,11 +167,27 @@ fn held_by(file: &mut fs::File) -> io::Error {
 struct RealFile {
     file: fs::File,
     path: String,
+    /// The same file past the page cache, opened when it is first wanted; `None` if it cannot be.
+    direct: OnceLock<Option<fs::File>>,
 }
 
 impl RealFile {
     fn add<T>(&self, action: &'static str, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| DiskError::wrap(action, &self.path, error))
+    }
+
+    /// The descriptor for direct writes, if this one can go there.
+    fn direct_for(&self, bytes: &[u8], offset: u64) -> Option<&fs::File> {
+        let aligned = bytes.as_ptr().addr().is_multiple_of(DIRECT_ALIGN)
+            && bytes.len().is_multiple_of(DIRECT_ALIGN)
+            && offset.is_multiple_of(DIRECT_ALIGN as u64);
+        let open = || {
+            // By descriptor: the file may have another name by now.
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = OFlags::DIRECT.bits() as i32;
+            fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+        };
+        aligned.then(|| self.direct.get_or_init(open).as_ref()).flatten()
     }
 
     fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
@@ -213,23 +231,15 @@ impl File for RealFile {
         self.add("write", self.file.write_all_at(bytes, offset))
     }
 
-    fn write_vectored_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        // Without empty parts, so that a call that writes nothing means a failure.
-        let full = parts.iter().filter(|part| !part.is_empty());
-        let mut slices: Vec<IoSlice<'_>> = full.map(|part| IoSlice::new(part)).collect();
-        let mut rest = slices.as_mut_slice();
-        let mut offset = offset;
-        while !rest.is_empty() {
-            let batch = &rest[..rest.len().min(PARTS_MAX)];
-            let written = retry_on_intr(|| pwritev(&self.file, batch, offset));
-            let count = self.add("write", written.map_err(io::Error::from))?;
-            if count == 0 {
-                return self.add("write", Err(io::ErrorKind::WriteZero.into()));
-            }
-            IoSlice::advance_slices(&mut rest, count);
-            offset += count as u64;
+    fn write_direct_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let direct = self.direct_for(bytes, offset);
+        match direct.map(|file| file.write_all_at(bytes, offset)) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Some(written) => return self.add("write", written),
+            None => {}
         }
-        Ok(())
+        // The file system has no direct writes, or its sectors are larger.
+        self.write_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

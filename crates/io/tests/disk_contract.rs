@@ -4,7 +4,8 @@
 use std::io::{self, ErrorKind};
 
 use holdfast_io::{
-    Disk, DiskError, RealDisk, SimDisk, create_dir_durably, parent, write_file_durably,
+    DIRECT_ALIGN, Disk, DiskError, RealDisk, SimDisk, create_dir_durably, parent,
+    write_file_durably,
 };
 use proptest::prelude::*;
 
@@ -61,18 +62,24 @@ fn reads_stop_at_the_end_of_the_file() {
 }
 
 #[test]
-fn vectored_writes_join_many_parts_and_skip_empty_ones() {
+fn direct_writes_are_writes_aligned_or_not() {
     on_both(|disk| {
         let file = disk.create("a")?;
-        let numbers: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
-        let mut parts: Vec<&[u8]> = vec![b""; 3_000];
-        parts.extend(numbers.iter().map(|number| number.as_bytes()));
-        parts.extend([b"".as_slice(), b"end"]);
-        file.write_vectored_at(&parts, 3)?;
-        assert_eq!(content(disk, "a")?, [b"\0\0\0", parts.concat().as_slice()].concat());
-        file.write_vectored_at(&[], 0)?;
-        file.write_vectored_at(&[b""], 0)?;
-        assert_eq!(file.len()?, 3 + parts.concat().len() as u64);
+        file.write_at(&[1; 4000], 0)?;
+        let room = vec![7; 4 * DIRECT_ALIGN];
+        let start = room.as_ptr().align_offset(DIRECT_ALIGN);
+        let aligned = &room[start..start + 2 * DIRECT_ALIGN];
+        file.write_direct_at(aligned, 1024)?;
+        file.write_direct_at(aligned, 8192)?;
+        file.write_direct_at(&aligned[..100], 3)?;
+        let mut expected = vec![1; 4000];
+        expected[1024..2048].fill(7);
+        expected[3..103].fill(7);
+        expected.resize(8192, 0);
+        expected.resize(8192 + 1024, 7);
+        assert_eq!(content(disk, "a")?, expected);
+        let file = disk.open_read("a")?;
+        assert!(file.write_direct_at(aligned, 0).is_err());
         Ok(())
     });
 }
@@ -127,7 +134,6 @@ fn a_file_opened_for_reading_cannot_be_changed() {
         disk.create("a")?.write_at(b"fixed", 0)?;
         let file = disk.open_read("a")?;
         assert!(file.write_at(b"x", 0).is_err());
-        assert!(file.write_vectored_at(&[b"x"], 0).is_err());
         assert!(file.truncate(0).is_err());
         assert!(file.allocate(100).is_err());
         assert_eq!(content(disk, "a")?, b"fixed");

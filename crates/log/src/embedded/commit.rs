@@ -19,7 +19,7 @@ use holdfast_base::{
 use super::{
     EmbeddedLog, SyncPolicy,
     files::Segment,
-    format::{GROUP_ALIGN, GROUP_HEADER_BYTES, GroupHeader, SegmentHeader, Step, group_bytes},
+    format::{GROUP_ALIGN, GroupHeader, SegmentHeader, Step, group_bytes},
     state::{Call, SessionId},
 };
 use crate::{Completion, LogError, Outcome, Refused, Session, error::is_full};
@@ -37,6 +37,29 @@ pub(super) struct Writer {
     pub unconfirmed: bool,
     /// Something not durable may stand at the end: go on in a fresh segment only.
     pub needs_cut: bool,
+    /// Where groups are put together.
+    pub buffer: GroupBuffer,
+}
+
+/// A buffer in which a group begins at a multiple of [`GROUP_ALIGN`] in memory.
+#[derive(Default)]
+pub(super) struct GroupBuffer(Vec<u8>);
+
+impl GroupBuffer {
+    /// Larger buffers are given back after use: groups are a few MiB at most, save for rare ones.
+    const KEPT_BYTES: usize = 4 << 20;
+
+    /// The parts one behind the other and zeros up to `len`, a multiple of the alignment.
+    fn fill<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>, len: usize) -> &[u8] {
+        self.0.clear();
+        self.0.shrink_to(Self::KEPT_BYTES);
+        self.0.reserve(GROUP_ALIGN + len);
+        let start = self.0.as_ptr().align_offset(GROUP_ALIGN);
+        self.0.resize(start, 0);
+        parts.for_each(|part| self.0.extend_from_slice(part));
+        self.0.resize(start + len, 0);
+        self.0.get(start..).unwrap_or_default()
+    }
 }
 
 impl EmbeddedLog {
@@ -62,7 +85,6 @@ impl EmbeddedLog {
         batches: &[&[u8]],
         payload_bytes: usize,
     ) -> io::Result<(u64, u64)> {
-        const PADDING: [u8; GROUP_ALIGN] = [0; GROUP_ALIGN];
         let offset = writer.end;
         let end = offset + group_bytes(payload_bytes as u64);
         let group = GroupHeader {
@@ -73,14 +95,16 @@ impl EmbeddedLog {
             batches: batches.len() as u32,
         };
         let header = group.encode(writer.segment.salt, batches.iter().copied());
-        let padding = (end - offset) as usize - GROUP_HEADER_BYTES - payload_bytes;
-        let mut parts = Vec::with_capacity(2 + batches.len());
-        parts.push(header.as_slice());
-        parts.extend(batches);
-        parts.extend(PADDING.get(..padding).filter(|padding| !padding.is_empty()));
-        writer.segment.file.write_vectored_at(&parts, offset)?;
-        if self.options.sync == SyncPolicy::Always {
-            writer.segment.file.sync_data()?;
+        let parts = [header.as_slice()].into_iter().chain(batches.iter().copied());
+        let group = writer.buffer.fill(parts, (end - offset) as usize);
+        let file = &writer.segment.file;
+        match self.options.sync {
+            // What is synced at once need not lie in the page cache before.
+            SyncPolicy::Always => {
+                file.write_direct_at(group, offset)?;
+                file.sync_data()?;
+            }
+            SyncPolicy::Never => file.write_at(group, offset)?,
         }
         writer.end = end;
         writer.sequence += 1;
@@ -108,7 +132,7 @@ impl EmbeddedLog {
             previous_end: writer.end,
             points,
         };
-        let content = group_bytes(payload_bytes as u64) + GROUP_HEADER_BYTES as u64;
+        let content = group_bytes(payload_bytes as u64) + group_bytes(0);
         let segment = {
             let mut files = self.files.lock();
             let made = files.make_segment(header, content);
@@ -269,10 +293,10 @@ impl Session for EmbeddedSession {
         {
             let mut state = self.log.state.lock();
             let idle = state.pending.is_empty() && !writer.needs_cut;
-            if !idle || !writer.unconfirmed || state.room < GROUP_HEADER_BYTES as u64 {
+            if !idle || !writer.unconfirmed || state.room < group_bytes(0) {
                 return Ok(());
             }
-            state.room -= GROUP_HEADER_BYTES as u64;
+            state.room -= group_bytes(0);
         }
         match self.log.write_group(&mut writer, &[], 0) {
             Ok((offset, end)) => {

@@ -13,6 +13,8 @@ use holdfast_base::{
 };
 
 const VERSION: u32 = 1;
+/// Version of segments. The first one let groups begin at every multiple of 8; no release wrote it.
+const SEGMENT_VERSION: u32 = 2;
 
 const IDENTITY_MAGIC: [u8; 8] = *b"hfLogId\n";
 /// Bytes of the identity file.
@@ -31,8 +33,9 @@ const SEGMENT_HEADER_BYTES_MAX: usize = 4 << 20;
 const GROUP_MAGIC: [u8; 4] = *b"hfGr";
 /// Bytes of a group before its batches.
 pub(super) const GROUP_HEADER_BYTES: usize = 32;
-/// Groups start at multiples of this: recovery looks for them there.
-pub(super) const GROUP_ALIGN: usize = 8;
+/// Groups start at multiples of this, and recovery looks for them there: no two groups share a sector,
+/// so writing one cannot damage another, and they can be written past the page cache.
+pub(super) const GROUP_ALIGN: usize = holdfast_io::DIRECT_ALIGN;
 
 /// Where a shard's log stands between two batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,7 +206,7 @@ impl SegmentHeader {
         let len = Self::bytes_for(self.points.len());
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(&SEGMENT_MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
         out.extend_from_slice(&(len as u32).to_le_bytes());
         for value in [self.log.0, self.number, self.bytes, self.first_sequence, self.previous_end] {
             out.extend_from_slice(&value.to_le_bytes());
@@ -251,8 +254,8 @@ impl SegmentHeader {
             return Err(DAMAGED);
         }
         let version = stored.get(8..12).ok_or(DAMAGED)?;
-        if version != VERSION.to_le_bytes() {
-            return Err("written by a later version of the program");
+        if version != SEGMENT_VERSION.to_le_bytes() {
+            return Err("written by another version of the program");
         }
         stored.get(16..).and_then(parse_segment_header).ok_or(DAMAGED)
     }

@@ -17,7 +17,7 @@ use holdfast_io::{Disk, File, Random};
 
 use super::{
     EmbeddedOptions, OpenMode, SyncPolicy,
-    commit::Writer,
+    commit::{GroupBuffer, Writer},
     files::{self, Files, Listing, Segment, identity_path, segment_path},
     format::{
         BLOCK_BYTES, GROUP_ALIGN, GroupHeader, IDENTITY_BYTES, Point, Points, Salt, SegmentHeader,
@@ -87,6 +87,7 @@ pub(super) fn recover(
         sequence: tail.walk.sequence,
         unconfirmed: tail.walk.last.is_some_and(|(_, watermark)| !watermark),
         needs_cut: tail.torn,
+        buffer: GroupBuffer::default(),
     };
     let room = last.header.bytes - writer.end;
     let mut state = State::new(log, &tail.walk.points, segments, room, options.group_bytes_max);

@@ -12,7 +12,7 @@ use holdfast_base::{Epoch, LogId, Lsn, ShardId, record::Batch};
 
 use super::{
     files::{ReserveState, Segment},
-    format::{GROUP_HEADER_BYTES, Point, Points, Step, group_bytes},
+    format::{Point, Points, Step, group_bytes},
 };
 use crate::{Outcome, Refused};
 
@@ -182,7 +182,7 @@ impl State {
     pub fn fits(&self, bytes: usize) -> bool {
         let payload = self.pending_bytes + bytes;
         let group_fits = payload <= self.group_bytes_max || self.pending.is_empty();
-        let watermark = GROUP_HEADER_BYTES as u64;
+        let watermark = group_bytes(0);
         group_fits && group_bytes(payload as u64) + watermark <= self.room
     }
 

@@ -216,7 +216,7 @@ fn a_torn_write_behind_the_last_group_is_cut_off_in_a_fresh_segment() -> TestRes
         // The write goes through, then the power goes before the sync.
         let batch = owner.batch(1, 3000);
         owner.session.submit(vec![batch])?;
-        disk.power_off_after(3);
+        disk.power_off_after(1);
         assert!(matches!(owner.session.complete().map(|c| c.outcome), Some(Outcome::Unknown(_))));
         drop((owner, log));
         disk.crash(&mut SeededRandom::new(seed));

@@ -159,7 +159,7 @@ fn shards_that_submit_together_share_one_write_and_one_sync() -> TestResult {
 }
 
 #[test]
-fn one_append_costs_one_sync_and_at_most_39_bytes() -> TestResult {
+fn one_append_costs_one_sync_and_whole_sectors() -> TestResult {
     let disk = SimDisk::new();
     let log = open(&disk)?;
     let mut owner = Owner::open(&log, SHARD)?;
@@ -169,13 +169,14 @@ fn one_append_costs_one_sync_and_at_most_39_bytes() -> TestResult {
         let after = disk.counters();
         assert_eq!(after.syncs - before.syncs, 1);
         let overhead = after.bytes_written - before.bytes_written - batch.bytes.len() as u64;
-        assert!((32..=39).contains(&overhead), "{overhead}");
+        assert!((32..32 + 512).contains(&overhead), "{overhead}");
+        assert_eq!((after.bytes_written - before.bytes_written) % 512, 0);
     }
     let before = disk.counters();
     owner.session.watermark()?;
     owner.session.watermark()?;
     let after = disk.counters();
-    assert_eq!((after.syncs - before.syncs, after.bytes_written - before.bytes_written), (1, 32));
+    assert_eq!((after.syncs - before.syncs, after.bytes_written - before.bytes_written), (1, 512));
     Ok(())
 }
 
