@@ -20,12 +20,12 @@ def _call(job):
     return _run(job)
 
 
-def side_by_side(run, jobs):
-    """`run(job)` for every job, in processes forked from this one. Gives (result, None) or (None, exception)
-    for each, in order."""
+def side_by_side(run, jobs, on_each_core=1):
+    """`run(job)` for every job, in processes forked from this one, so many on each core. Gives (result, None) or
+    (None, exception) for each, in order."""
     global _run  # A forked process inherits it; a function could not be sent.
     _run = run
-    with ProcessPoolExecutor(min(cores(), len(jobs)), multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(min(cores() * on_each_core, len(jobs)), multiprocessing.get_context("fork")) as pool:
         try:
             futures = [pool.submit(_call, job) for job in jobs]
             return [(None, future.exception()) if future.exception() else (future.result(), None) for future in futures]

@@ -34,7 +34,7 @@ class PowerCutError(Exception):
 
 
 def build():
-    """Builds the file system unless POWERCUT_BIN names one; returns the path of its binary."""
+    """Builds the file system unless POWERCUT_BIN names one, as it does from then on; returns its path."""
     given = os.environ.get("POWERCUT_BIN")
     if given:
         return Path(given)
@@ -43,6 +43,7 @@ def build():
         ["cargo", "build", "--release", "--locked", "--quiet"],
         cwd=HERE, check=True, env={**os.environ, "CARGO_TARGET_DIR": str(target)},
     )
+    os.environ["POWERCUT_BIN"] = str(target / "release" / "powercut")
     return target / "release" / "powercut"
 
 

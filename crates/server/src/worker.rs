@@ -52,8 +52,9 @@ const FETCHES_MAX: u32 = 8;
 const IDLE: Duration = Duration::from_millis(100);
 /// How long it sleeps while too much is staged for the disk.
 const PAUSED: Duration = Duration::from_millis(2);
-/// How long sockets stay unread for that reason. Then reads are served again, and writes are refused
-/// by the shard until the disk has caught up.
+/// How long sockets stay unread for that reason although the disk takes nothing. Then reads are served again,
+/// and writes are refused by the shard until the disk has caught up. A disk that is merely slower than the clients
+/// is no reason to refuse: their sockets wait.
 const PAUSED_MAX: Duration = Duration::from_secs(1);
 /// Largest output buffer that a connection without output keeps for the next reply.
 const KEEP_OUTPUT_BYTES: usize = 64 << 10;
@@ -101,8 +102,9 @@ pub(crate) struct Worker {
     farewells: Farewells,
     /// When to listen again, after accepting failed.
     accept_again: Option<Instant>,
-    /// Since when too much has been staged.
-    pressed_since: Option<Instant>,
+    /// Since when too much has been staged without becoming less, and how many bytes were staged when last
+    /// looked at.
+    pressed_since: Option<(Instant, usize)>,
 }
 
 /// What becomes of a connection after a flush.
@@ -478,13 +480,19 @@ impl Worker {
         self.put_back(token, connection);
     }
 
-    /// Whether too much is staged, and not for so long that waiting has become pointless.
+    /// Whether too much is staged and waiting helps: it becomes less, or has not stood still for long.
     fn is_under_pressure(&mut self, now: Instant) -> bool {
         if self.node.shard.pressure() == Pressure::None {
             self.pressed_since = None;
             return false;
         }
-        now.duration_since(*self.pressed_since.get_or_insert(now)) < PAUSED_MAX
+        let staged = self.node.shard.staged_bytes();
+        let since = match self.pressed_since {
+            Some((since, before)) if staged >= before => since,
+            _ => now,
+        };
+        self.pressed_since = Some((since, staged));
+        now.duration_since(since) < PAUSED_MAX
     }
 
     fn resume_paused(&mut self, now: Instant) {
