@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io,
     net::{SocketAddr, TcpStream},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -94,7 +94,7 @@ impl Greeter {
     pub(super) fn run(mut self) -> Vec<Early> {
         let mut events = Vec::with_capacity(EVENTS);
         let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.as_nanos() as i64 };
-        while !self.startup.over.load(Ordering::Acquire) {
+        while !self.startup.is_greeted() {
             events.clear();
             let spare = rustix::buffer::spare_capacity(&mut events);
             match epoll::wait(&self.epoll, spare, Some(&timeout)) {

@@ -44,7 +44,9 @@ pub(crate) struct Startup {
     to_replay: AtomicU64,
     /// Set once the node is ready.
     node: OnceLock<Arc<Node>>,
-    /// The start has ended, well or not.
+    /// The data threads take over from the greeter.
+    greeted: AtomicBool,
+    /// The start has ended. If well, `node` is set before.
     over: AtomicBool,
     greeter: Mutex<Option<JoinHandle<Vec<Early>>>>,
     http: Mutex<Option<JoinHandle<()>>>,
@@ -93,6 +95,7 @@ impl Startup {
             replayed: AtomicU64::new(0),
             to_replay: AtomicU64::new(0),
             node: OnceLock::new(),
+            greeted: AtomicBool::new(false),
             over: AtomicBool::new(false),
             greeter: Mutex::new(None),
             http: Mutex::new(None),
@@ -138,9 +141,14 @@ impl Startup {
         }
     }
 
+    /// Whether nobody is greeted any more.
+    fn is_greeted(&self) -> bool {
+        self.greeted.load(Ordering::Acquire) || self.is_over()
+    }
+
     /// Ends the greeting; gives who is connected.
     pub(crate) fn take_connections(&self) -> Vec<Early> {
-        self.over.store(true, Ordering::Release);
+        self.greeted.store(true, Ordering::Release);
         let greeter = self.greeter.lock().take();
         greeter.and_then(|greeter| greeter.join().ok()).unwrap_or_default()
     }
