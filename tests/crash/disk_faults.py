@@ -237,6 +237,52 @@ def eio_round(seed, folder, say, fault):
         return took
 
 
+# How long the engine may refuse rows before the node ends itself, and how long it tells of it.
+PATIENCE_S = 5
+TOLD_FOR_S = 1
+ENDS = "the engine failed: this node ends"
+
+
+def run_engine_failure(seed, say):
+    """An engine that does not recover: requests are told that the node ends, then it does; nothing is lost."""
+    need_fuse()
+    with scratch() as folder, PowerCutDisk(folder / "backing", folder / "mount", seed=seed) as disk:
+        server = Server(disk.mount / "data", folder / "server.log").start()
+        acknowledged, last, value = 0, None, "x" * 4000
+        with server.client() as client, server.client() as idle:
+            idle.expect("PING")
+            # Flushes fail from now on; the log does not.
+            disk.set_fault("eio", op="write", path="*.sst", count=None)
+            begun = time.monotonic()
+            while time.monotonic() - begun < 60:
+                try:
+                    last = client.call("SET", f"k:{acknowledged}", value)
+                except ConnectionError:
+                    break
+                if last == "OK":
+                    acknowledged += 1
+                elif ENDS in last.text:
+                    break
+            told_idle = None
+            try:
+                told_idle = idle.call("GET", "k:0")
+            except ConnectionError:
+                pass
+        code = server.exited(TOLD_FOR_S + 10)
+        told = [reply for reply in (last, told_idle) if isinstance(reply, ErrorReply) and ENDS in reply.text]
+        if code != 1 or not told or told[0].code != "TRYAGAIN":
+            raise Violation(f"exit code {code}, told {last!r} and {told_idle!r}: {server.log_text()[-800:]}")
+        disk.clear_faults()
+        server.start()
+        with server.client() as client:
+            missing = [at for at in range(acknowledged) if client.expect("GET", f"k:{at}") != value.encode()]
+        if missing:
+            raise Violation(f"{len(missing)} of {acknowledged} acknowledged writes are missing: {missing[:5]}")
+        code, _ = server.terminate()
+        say(f"failed engine: {acknowledged} acknowledged, told {told[0]}, all there after the restart")
+    return {"acknowledged": acknowledged}
+
+
 def run_enospc(seed, count, say):
     """Full disks; every second one with a kill. Gives figures."""
     need_root()

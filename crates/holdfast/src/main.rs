@@ -23,6 +23,17 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 pub static ALLOCATOR_OPTIONS: &[u8] =
     b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
+/// Gives all freed pages back to the system, in every arena (jemalloc's manual, "arena.<i>.purge").
+fn give_back_freed_memory() {
+    use std::ptr::null_mut;
+    let name = c"arena.4096.purge";
+    // SAFETY: the name ends with a zero, and this control neither reads nor writes.
+    #[expect(unsafe_code, reason = "jemalloc's controls are a C function")]
+    unsafe {
+        tikv_jemalloc_sys::mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0);
+    }
+}
+
 /// A durable store that Redis clients speak to: every acknowledged write survives.
 #[derive(Parser)]
 #[command(name = "holdfast", version, arg_required_else_help = true)]
@@ -46,6 +57,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    holdfast_server::give_back_freed_memory_by(give_back_freed_memory);
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args),

@@ -13,7 +13,7 @@ use holdfast_base::{Error, ErrorKind};
 use holdfast_log::{Log, Session};
 use holdfast_shard::CommitStep;
 
-use crate::node::Node;
+use crate::{ending, node::Node};
 
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
 /// contract": the residual is small and published).
@@ -147,7 +147,7 @@ pub(crate) fn run_applier(node: &Arc<Node>) {
                         "the engine does not recover: this process ends; what is durable is \
                          replayed at the next start"
                     );
-                    std::process::exit(1);
+                    ending::end(node);
                 }
                 if node.is_past_stop_deadline() {
                     return;

@@ -73,7 +73,7 @@ async fn serve(startup: Arc<Startup>, door: Door, app: Router) -> io::Result<()>
 async fn ready(State(startup): State<Arc<Startup>>) -> impl IntoResponse {
     let why = match startup.node() {
         Some(node) if node.is_ready() => return (StatusCode::OK, "ok\n".to_string()),
-        Some(node) => node.shard.failure().map_or("stopping".into(), |error| error.to_string()),
+        Some(node) => node.why_not_ready(),
         None => startup.tell(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))

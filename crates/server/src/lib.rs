@@ -9,8 +9,10 @@ mod clients;
 mod commit;
 mod config;
 mod connection;
+mod ending;
 mod farewell;
 mod fetch;
+mod freed;
 mod glob;
 mod http;
 mod inbox;
@@ -27,6 +29,7 @@ mod wire;
 mod worker;
 
 pub use config::{ClientCertificates, Config, MemoryPlan, SETTINGS, Setting, Sync, distance};
+pub use freed::give_back_freed_memory_by;
 pub use listeners::Addresses;
 pub use node::{Node, OpenProgress, check};
 pub use ports::PortPolicy;

@@ -26,6 +26,7 @@ use crate::{
     clients::Clients,
     commit,
     fetch::{self, FetchQueue},
+    freed::Freed,
     inbox::Inbox,
     listeners::{Addresses, Listeners},
     metrics::{NodeMetrics, WorkerMetrics},
@@ -76,11 +77,15 @@ pub struct Node {
     pub(crate) random: Mutex<SeededRandom>,
     /// Bytes in the buffers of all connections.
     pub(crate) connection_bytes: AtomicU64,
+    /// What they have freed by force.
+    pub(crate) freed: Freed,
     clock: SystemClock,
     started: Instant,
     addresses: Addresses,
     ready: AtomicBool,
     stopping: AtomicBool,
+    /// The engine has failed for good: the process is about to end.
+    ending: AtomicBool,
     /// The committer has ended: nothing more becomes durable.
     commits_ended: AtomicBool,
     apply_fails: AtomicBool,
@@ -236,11 +241,13 @@ impl Node {
             metrics: startup.metrics.clone(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
             connection_bytes: AtomicU64::new(0),
+            freed: Freed::default(),
             clock: SystemClock,
             started: Instant::now(),
             addresses,
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             commits_ended: AtomicBool::new(false),
             apply_fails: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
@@ -375,11 +382,33 @@ impl Node {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Requests are answered that the process ends (`ending`).
+    pub(crate) fn begin_ending(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.inboxes.iter().for_each(|inbox| inbox.ring());
+    }
+
+    /// Whether the process is about to end because the engine has failed.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
     /// Whether nothing more will become durable and everything durable is applied, or a stop has
     /// used up its time.
     pub(crate) fn applier_may_end(&self) -> bool {
         let last = self.commits_ended.load(Ordering::Acquire) && self.shard.is_drained();
         last || self.is_past_stop_deadline()
+    }
+
+    /// Why reads and writes are not served, in words.
+    pub(crate) fn why_not_ready(&self) -> String {
+        match self.shard.failure() {
+            Some(error) => error.to_string(),
+            None if self.apply_fails.load(Ordering::Acquire) => {
+                "the engine refuses durable records".into()
+            }
+            None => "stopping".into(),
+        }
     }
 
     /// Remembers whether the engine refuses durable records.

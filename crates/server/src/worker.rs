@@ -29,6 +29,7 @@ pub(crate) use accept::{Door, TOO_MANY};
 
 use crate::{
     connection::Connection,
+    ending,
     farewell::Farewells,
     fetch::Fetch,
     inbox::{Inbox, Message},
@@ -62,6 +63,9 @@ const KEEP_OUTPUT_BYTES: usize = 64 << 10;
 /// What connections may hold together however small the memory setting is: one largest value on its
 /// way in or out, and some room.
 pub(crate) const CONNECTION_BYTES_MIN: u64 = 48 << 20;
+
+/// Less than this freed by one connection is what the allocator is good at.
+const FREED_BYTES_NOTED: u64 = 256 << 10;
 
 /// Tokens of connections lie below; those of farewells count up from here.
 const FAREWELLS: u64 = 1 << 63;
@@ -255,6 +259,7 @@ impl Worker {
         connection.session.end(&self.node);
         let counted = connection.counted_bytes;
         self.node.connection_bytes.fetch_sub(counted, Ordering::Relaxed);
+        self.note_freed(counted);
         self.node.clients.disconnect(connection.session.client.id);
         self.metrics.open.fetch_sub(1, Ordering::Relaxed);
         let place = token as u32;
@@ -289,6 +294,10 @@ impl Worker {
     fn receive(&mut self, token: u64, connection: &mut Connection, now: Instant) -> bool {
         if self.node.is_stopping() {
             self.set_reading(token, connection, false);
+            return true;
+        }
+        if self.node.is_ending() {
+            self.cut_off(token, connection, ending::TOLD);
             return true;
         }
         if self.is_under_pressure(now) {
@@ -344,11 +353,21 @@ impl Worker {
         connection.wire.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
     }
 
+    /// Large buffers were freed at once.
+    fn note_freed(&self, bytes: u64) {
+        if bytes >= FREED_BYTES_NOTED {
+            let budget = self.node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
+            self.node.freed.add(bytes, budget / 4);
+        }
+    }
+
     /// Ends a connection with an error as its last reply, and frees what it has sent so far.
     fn cut_off(&mut self, token: u64, connection: &mut Connection, error: &str) {
         self.metrics.cut_off.fetch_add(1, Ordering::Relaxed);
+        let held = connection.held_bytes();
         connection.cut_off(error);
         connection.session.end(&self.node);
+        self.note_freed(held.saturating_sub(connection.held_bytes()));
         self.mark_dirty(token, connection);
     }
 
@@ -496,13 +515,18 @@ impl Worker {
     }
 
     fn resume_paused(&mut self, now: Instant) {
-        if self.is_under_pressure(now) || self.paused.is_empty() {
+        let ends = self.node.is_ending();
+        if self.paused.is_empty() || (!ends && self.is_under_pressure(now)) {
             return;
         }
         for token in std::mem::take(&mut self.paused) {
             let Some(mut connection) = self.take(token) else { continue };
             connection.paused = false;
-            self.run_input(token, &mut connection, now);
+            if ends {
+                self.cut_off(token, &mut connection, ending::TOLD);
+            } else {
+                self.run_input(token, &mut connection, now);
+            }
             self.put_back(token, connection);
         }
     }
@@ -564,7 +588,8 @@ impl Worker {
     fn flush(&mut self, token: u64, connection: &mut Connection) -> Next {
         let mut bytes_out = 0;
         let mut flushed = connection.flush(&mut bytes_out);
-        let is_last = connection.closing || (connection.half_closed && !connection.fetching);
+        let heard_out = connection.half_closed && !connection.fetching && !connection.has_backlog;
+        let is_last = connection.closing || heard_out;
         if is_last && connection.owed() == 0 {
             flushed = connection.say_goodbye(&mut bytes_out);
         }

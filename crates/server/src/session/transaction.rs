@@ -41,7 +41,8 @@ impl Transaction {
         self.queued_bytes += args.bytes() + QUEUED_COMMAND_BYTES;
         if self.queued_bytes > QUEUED_BYTES_MAX {
             self.refused = true;
-            self.queue.clear();
+            self.queue = Vec::new();
+            self.queued_bytes = 0;
         } else {
             self.queue.push((command, args));
         }

@@ -1,0 +1,23 @@
+//! The way out when the engine does not recover: everybody is told, then the process ends.
+//!
+//! What was acknowledged is in the log and is replayed at the next start. Requests that still come get
+//! an error that says so, in place of a connection that ends without a word; replies that wait for the
+//! log still leave.
+
+use std::time::Duration;
+
+use crate::node::Node;
+
+/// What requests are told meanwhile. Nothing of them is done.
+pub(crate) const TOLD: &str = "TRYAGAIN the engine failed: this node ends, and replays its log at its \
+                               next start";
+
+/// How long everybody is told.
+const TOLD_FOR: Duration = Duration::from_secs(1);
+
+/// Ends the process, with an exit code for its supervisor to start it again.
+pub(crate) fn end(node: &Node) -> ! {
+    node.begin_ending();
+    std::thread::sleep(TOLD_FOR);
+    std::process::exit(1);
+}
