@@ -9,7 +9,7 @@ import statistics
 from dataclasses import astuple, dataclass, field
 
 from generator import Figures, Generator, drive, fill, say
-from servers import Holdfast, Redis
+from servers import Holdfast, HoldfastOverTls, Redis
 
 SERVER_CPU, GENERATOR_CPU = 0, 1
 KEYS, VALUE_BYTES, ZIPF = 1_000_000, 100, 0.99
@@ -62,9 +62,20 @@ def hot_get_cells():
     return [cell(1), cell(32), cell(1, "hot, not pinned"), cell(32, "hot, not pinned")]
 
 
+def tls_cells():
+    """What TLS costs: the same load in clear and over TLS, once the connections stand."""
+    servers = ("holdfast", "holdfast over TLS")
+    load = {"zipf": ZIPF, "connections": 50}
+    return [Cell(f"{what}, 50 connections, pipeline {pipeline}", "tls", {**load, "mix": mix, "pipeline": pipeline}, servers)
+            for what, mix in (("hot GET", "get"), ("durable SET", "set")) for pipeline in (1, 32)]
+
+
 def servers_of(group):
     """What takes turns in a group. Not pinned, each may use every core with every thread it has."""
     pin = None if group.endswith("not pinned") else SERVER_CPU
+    if group == "tls":
+        settings = {"memory": GET_MEMORY}
+        return {"holdfast": Holdfast(settings, pin=pin), "holdfast over TLS": HoldfastOverTls(settings, pin=pin)}
     if group.startswith("durable"):
         servers = {"holdfast": Holdfast(pin=pin), "redis": Redis("always", pin=pin)}
         if pin is not None:
@@ -83,7 +94,7 @@ def run(cells, rounds, seconds, warmup_seconds, keys=KEYS):
             server.start()
             say(f"{group}: filling {name}")
             fill(server, keys, VALUE_BYTES, pin, connections=50)
-            if group.startswith("hot"):
+            if group.startswith(("hot", "tls")):
                 # Every row is read once, evenly: it then lies in memory.
                 drive(server, mix="get", keys=keys, requests=3 * keys, pipeline=32, pin=pin)
             server.pause()

@@ -35,7 +35,7 @@ class Generator:
         self._may_miss = may_miss
         self._result = tempfile.NamedTemporaryFile(prefix="holdfast-bench-", suffix=".json")
         words = [binary(), "bench", "--addr", server.address, "--server-pid", f"server={server.pid}",
-                 "--json", self._result.name]
+                 "--json", self._result.name, *server.bench_words]
         for name, value in options.items():
             if value is not None and value is not False:
                 words.append("--" + name.replace("_", "-"))

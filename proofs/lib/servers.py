@@ -20,7 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "crash"))
+sys.path.append(str(ROOT / "tests" / "tls"))
 
+from certificates import Authority  # noqa: E402
 from crashlib import Client, binary  # noqa: E402
 
 START_SECONDS_MAX = 120
@@ -50,6 +52,9 @@ class Server:
     """One process that speaks the Redis protocol."""
 
     name = ""
+
+    # What `holdfast bench` is told beside the address.
+    bench_words = ()
 
     def __init__(self, pin=None, cgroup=None):
         self.pin, self.cgroup = pin, cgroup
@@ -162,7 +167,11 @@ class Holdfast(Server):
             if not more:
                 raise RuntimeError(f"it did not become ready: {self.log_text()[-2000:]}")
             line += more
-        self.port, self.http_port = (int(re.search(rf"{name}=\S*:(\d+)", line.decode())[1])
+        self.note_ready(line.decode())
+
+    def note_ready(self, line):
+        """Takes the ports from the line that it prints when ready."""
+        self.port, self.http_port = (int(re.search(rf"\b{name}=\S*:(\d+)", line)[1])
                                      for name in ("redis", "http"))
 
     def metrics(self):
@@ -171,6 +180,26 @@ class Holdfast(Server):
             lines = page.read().decode().splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#") and "_bucket{" not in line)
         return {name.removeprefix("holdfast_"): float(value) for name, value in pairs}
+
+
+class HoldfastOverTls(Holdfast):
+    """The same, driven over TLS: its address is that of the port with it."""
+
+    def __init__(self, settings=(), **placing):
+        super().__init__(settings, **placing)
+        certificate, key = Authority(self.folder / "certificates").issue("node")
+        self.settings.update({
+            "redis.tls_addr": "127.0.0.1:0", "tls.certificate_file": certificate, "tls.key_file": key})
+        self.bench_words = ("--tls", str(self.folder / "certificates" / "ca.pem"))
+        self.tls_port = None
+
+    def note_ready(self, line):
+        super().note_ready(line)
+        self.tls_port = int(re.search(r"redis-tls=\S*:(\d+)", line)[1])
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.tls_port}"
 
 
 class Redis(Server):

@@ -45,6 +45,9 @@ pub struct BenchArgs {
     #[arg(long, env = "HOLDFAST_PASSWORD", hide_env_values = true)]
     #[serde(skip)]
     pub password: Option<String>,
+    /// Speak TLS, and trust the authorities in this file (PEM)
+    #[arg(long, value_name = "CA_FILE")]
+    pub tls: Option<PathBuf>,
 
     /// Connections, over all threads
     #[arg(short, long, default_value_t = 50, value_parser = at_least_one())]

@@ -5,9 +5,10 @@
 //! reply.
 
 use super::resp::Kind;
+use super::transport::{Transport, Trust};
 use super::wire::{Decoder, Encoder, Login, Protocol, Request};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct Answer<'a> {
 /// See the head of the file.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     decoder: Decoder,
     output: Vec<u8>,
     output_at: usize,
@@ -63,6 +64,7 @@ impl Connection {
         address: SocketAddr,
         protocol: Protocol,
         login: Option<&Login>,
+        trust: Option<&Trust>,
         timeout: Duration,
     ) -> Result<Connection, String> {
         let failed = |what: &str, error: std::io::Error| format!("{what} {address}: {error}");
@@ -73,7 +75,7 @@ impl Connection {
             .set_read_timeout(Some(timeout))
             .map_err(|error| failed("socket option for", error))?;
         let mut connection = Connection {
-            stream,
+            transport: Transport::new(stream, trust)?,
             decoder: Decoder::new(protocol),
             output: Vec::new(),
             output_at: 0,
@@ -85,8 +87,11 @@ impl Connection {
             write_armed: false,
         };
         connection.greet(protocol, login).map_err(|error| format!("{address}: {error}"))?;
-        let stream = &connection.stream;
-        stream.set_nonblocking(true).map_err(|error| failed("socket option for", error))?;
+        connection
+            .transport
+            .socket
+            .set_nonblocking(true)
+            .map_err(|error| failed("socket option for", error))?;
         Ok(connection)
     }
 
@@ -106,11 +111,13 @@ impl Connection {
     /// One write of what is to be sent; true when nothing is left.
     pub fn flush(&mut self) -> Result<bool, String> {
         let rest = self.output.get(self.output_at..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(true);
-        }
-        match self.stream.write(rest) {
-            Ok(written) => self.output_at += written,
+        let sent = if rest.is_empty() {
+            self.transport.flush()
+        } else {
+            self.transport.write(rest).map(|written| self.output_at += written)
+        };
+        match sent {
+            Ok(()) => {}
             Err(error) if passing(&error) => {}
             Err(error) => return Err(self.closed(&error.to_string())),
         }
@@ -119,17 +126,22 @@ impl Connection {
             self.output.clear();
             self.output_at = 0;
         }
-        Ok(done)
+        Ok(done && !self.transport.owes())
     }
 
-    /// One read; false when there was nothing to read.
+    /// One read; false when there was nothing to read. Over TLS as many as it takes until nothing
+    /// opened is left behind.
     pub fn fill(&mut self) -> Result<bool, String> {
         self.make_room()?;
         let room = self.input.get_mut(self.input_end..).unwrap_or_default();
-        match self.stream.read(room) {
+        let room_bytes = room.len();
+        match self.transport.read(room) {
             Ok(0) => Err(self.closed("end of stream")),
             Ok(read) => {
                 self.input_end += read;
+                if read == room_bytes && self.transport.is_buffered() {
+                    self.fill()?;
+                }
                 Ok(true)
             }
             Err(error) if passing(&error) => Ok(false),
@@ -184,7 +196,15 @@ impl Connection {
 
     fn greet(&mut self, protocol: Protocol, login: Option<&Login>) -> Result<(), String> {
         let (bytes, replies) = protocol.greeting(login);
-        self.stream.write_all(&bytes).map_err(|error| self.closed(&error.to_string()))?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let written = self.transport.write(rest);
+            let written = written.map_err(|error| self.closed(&error.to_string()))?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        while self.transport.owes() {
+            self.transport.flush().map_err(|error| self.closed(&error.to_string()))?;
+        }
         for _ in 0..replies {
             let (kind, start, end) = loop {
                 match self.next_reply()? {
@@ -209,7 +229,7 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.transport.socket.as_fd()
     }
 }
 

@@ -17,6 +17,7 @@ mod source;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod value;
 mod wire;
 mod worker;

@@ -12,6 +12,7 @@ use super::report::{FillReport, ProcessReport, Report};
 use super::schedule::Schedule;
 use super::source::Source;
 use super::stats::Stats;
+use super::transport::Trust;
 use super::value::Values;
 use super::wire::{Encoder, Login, Shape};
 use super::worker::{Shared, Task, Worker};
@@ -153,11 +154,17 @@ impl Run<'_> {
         let login =
             args.password.clone().map(|password| Login { user: args.user.clone(), password });
         let timeout = Duration::from_secs_f64(args.timeout_seconds);
+        let trust = args.tls.as_ref().map(|file| Trust::load(file, &args.addr)).transpose()?;
         let mut threads: Vec<Vec<Connection>> = Vec::new();
         threads.resize_with(args.threads as usize, Vec::new);
         for (_, thread) in (0..args.connections).zip((0..threads.len()).cycle()) {
-            let connection =
-                Connection::open(self.address, args.protocol, login.as_ref(), timeout)?;
+            let connection = Connection::open(
+                self.address,
+                args.protocol,
+                login.as_ref(),
+                trust.as_ref(),
+                timeout,
+            )?;
             threads[thread].push(connection);
         }
         Ok(threads)
