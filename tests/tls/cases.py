@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 
-from crashlib import Client, ErrorReply, Server, Violation, encode, until
+from crashlib import Client, ErrorReply, Server, Violation, binary, encode, until
 
 PASSWORD = "open sesame"
 TOKEN = "metrics-token"
@@ -138,6 +138,23 @@ def both_versions_carry_large_values_whole(place, authority):
                     received += more
                 expect(received == (b"$%d\r\n%s\r\n" % (len(value), value)) * 4, "the value is another")
     return f"{BIG // 1_000_000} MB values, TLS 1.2 and 1.3"
+
+
+def bench_drives_over_tls(place, authority):
+    """Long pipelines of large values, every one checked; and a server that it does not trust."""
+    authority.issue("node")
+    stranger = type(authority)(place / "stranger", "stranger")
+    with Node(place, authority) as node:
+        def bench(ca):
+            return subprocess.run(
+                [binary(), "bench", "--addr", f"127.0.0.1:{node.tls}", "--tls", str(ca), "--keys", "500", "-d", "30000",
+                 "--preload", "--verify", "--mix", "get:50,set:40,mget:10", "-c", "8", "-P", "16", "-n", "4000"],
+                capture_output=True, text=True, check=False, timeout=120)
+        done = bench(authority.pem)
+        expect(done.returncode == 0, f"holdfast bench: {done.stderr[-500:]}")
+        refused = bench(stranger.pem)
+        expect(refused.returncode == 1 and "certificate" in refused.stderr, f"not trusted: {refused.stderr[-300:]}")
+    return "values of 30 kB, pipeline 16, verified"
 
 
 def older_versions_are_refused(place, authority):
@@ -371,8 +388,8 @@ def an_open_http_port_beyond_loopback_is_told(place, authority):
 
 
 ALL = [
-    redis_cli_works_over_tls, both_versions_carry_large_values_whole, older_versions_are_refused, passwords_work_over_tls,
-    plain_text_can_be_off, wrong_certificates_are_refused_by_the_client, client_certificates_are_demanded,
+    redis_cli_works_over_tls, both_versions_carry_large_values_whole, bench_drives_over_tls, older_versions_are_refused,
+    passwords_work_over_tls, plain_text_can_be_off, wrong_certificates_are_refused_by_the_client, client_certificates_are_demanded,
     plain_text_on_the_tls_port_is_told_so, tls_on_the_plain_port_is_told_so, handshakes_that_never_end,
     certificates_are_changed_without_a_restart, a_start_without_usable_certificates_is_refused,
     http_speaks_tls_and_asks_for_its_token, an_open_http_port_beyond_loopback_is_told,

@@ -60,6 +60,8 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "ping",
+        // Not while loading: whoever pings wants to know whether there is somebody to work with.
+        flags: &["fast"],
         arity: -1,
         run: Run::Session(ping),
         summary: "Returns the server's liveliness response.",
