@@ -18,7 +18,7 @@ use holdfast_base::LogId;
 use holdfast_io::{Disk, File, create_dir_durably, parent};
 
 use super::{
-    format::{BLOCK_BYTES, Salt, SegmentHeader, encode_identity},
+    format::{BLOCK_BYTES, Points, Salt, SegmentHeader, encode_identity},
     walk::Index,
 };
 
@@ -116,8 +116,14 @@ pub(super) fn list(disk: &dyn Disk, dir: &str) -> io::Result<Listing> {
 }
 
 /// Makes a new log beside its place and moves it there whole, so that a log with an identity
-/// always has a segment.
-pub(super) fn create(disk: &dyn Disk, dir: &str, log: LogId, segment_bytes: u64) -> io::Result<()> {
+/// always has a segment. Shards that are to begin elsewhere than at lsn 1 stand in `points`.
+pub(super) fn create(
+    disk: &dyn Disk,
+    dir: &str,
+    log: LogId,
+    segment_bytes: u64,
+    points: Points,
+) -> io::Result<()> {
     let making = format!("{dir}.new");
     if disk.exists(&making)? {
         for name in disk.list(&making)? {
@@ -137,7 +143,7 @@ pub(super) fn create(disk: &dyn Disk, dir: &str, log: LogId, segment_bytes: u64)
         zeroed: true,
         first_sequence: 1,
         previous_end: 0,
-        points: Default::default(),
+        points,
     };
     let segment = disk.create(&segment_path(&making, 1))?;
     segment.allocate(segment_bytes)?;

@@ -6,6 +6,7 @@
 //! background thread calls `prepare_reserve` and `trim`. Only one process may open a folder; the
 //! caller holds a lock for that.
 
+mod begin;
 mod commit;
 mod files;
 mod format;
@@ -32,6 +33,7 @@ use self::{
 };
 use crate::{Bounds, Caps, Log, LogError, Position, ReadBatches, ReadError, Session, Space};
 
+pub use begin::{Begin, begin_after};
 pub use verify::{Report, ShardReport, verify};
 
 /// Whether a log may be made.
@@ -136,6 +138,16 @@ impl EmbeddedLog {
     /// Identity of this log.
     pub fn id(&self) -> LogId {
         self.state.lock().log
+    }
+
+    /// Bytes of the whole segments that hold records of the shard from `from` on, at most one
+    /// segment more than those records take.
+    pub fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64 {
+        let state = self.state.lock();
+        let begins = |segment: &Arc<files::Segment>| state.start_of(segment, shard);
+        let first = state.segments.partition_point(|segment| begins(segment) <= from);
+        let holding = state.segments.iter().skip(first.saturating_sub(1));
+        holding.map(|segment| segment.end() - segment.header.header_bytes()).sum()
     }
 
     /// The shards that have records or had some.

@@ -56,7 +56,8 @@ pub(super) fn recover(
             return Err(LogError::Missing(dir.to_owned()));
         }
         let log = LogId(random.next_u64());
-        files::create(&**disk, dir, log, options.segment_bytes).map_err(LogError::from_disk)?;
+        files::create(&**disk, dir, log, options.segment_bytes, Points::new())
+            .map_err(LogError::from_disk)?;
         listing = files::list(&**disk, dir)?;
     }
     let mut files = Files::new(Arc::clone(disk), dir, options.segment_bytes);

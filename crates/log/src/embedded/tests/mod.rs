@@ -1,6 +1,7 @@
 //! The embedded log under the contract suite, simulated power cuts, flipped bits, failing syncs
 //! and full disks; and the suite under planted bugs.
 
+mod begin;
 mod damage;
 mod faults;
 mod planted;
