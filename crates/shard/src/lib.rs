@@ -27,7 +27,7 @@ mod written;
 pub use bucket::{BucketState, Buckets};
 pub use core::{KeyspaceQuota, Limits};
 pub use op_error::OpError;
-pub use replay::{ReplayProgress, replay, stored_state};
+pub use replay::{ReplayProgress, apply_batches, replay, store_state, stored_state};
 pub use row_cache::RowCache;
 pub use shard::{
     CommitStep, Done, Gate, GateState, Pressure, Shard, ShardParts, ShardStats, WatchedKey,

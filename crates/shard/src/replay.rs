@@ -5,7 +5,7 @@
 
 use holdfast_base::{
     Error, ErrorKind, KeyHasher, Lsn, ShardId, key,
-    record::Record,
+    record::{BatchView, Record},
     row::{AppliedState, RowChange, RowExpander},
 };
 use holdfast_engine::{Batch, Engine, Lookup, Tier};
@@ -76,24 +76,57 @@ pub fn replay(
             Err(other) => return Err(Error::new(ErrorKind::Corrupt, other.to_string())),
         };
         let before = state.lsn;
-        let mut batch = Batch::new();
-        for view in read.batches() {
-            state.incarnation = view.header.incarnation;
-            for record in view.records().filter(|record| record.lsn >= needed) {
-                apply(shard, &record, &mut state, &mut batch)?;
-            }
-        }
+        apply_batches(shard, engine, &mut state, read.batches(), |_| true)?;
         if state.lsn == before {
             let text = format!("the log gave nothing at {needed} although it ends at {end}");
             return Err(Error::new(ErrorKind::Corrupt, text));
         }
-        let mut row = Vec::new();
-        key::applied(&mut row, shard);
-        batch.put(&row, &state.encode());
-        engine.write(&batch)?;
         progress(ReplayProgress { applied: state.lsn, end });
     }
     Ok(Some(state))
+}
+
+/// Applies the records behind the state's last one, in order, up to the first that is not wanted:
+/// their rows and the state that they lead to, as one batch of the engine. The caller has made sure
+/// that the batches are of the state's incarnation.
+pub fn apply_batches<'b>(
+    shard: ShardId,
+    engine: &dyn Engine,
+    state: &mut AppliedState,
+    batches: impl Iterator<Item = BatchView<'b>>,
+    mut wanted: impl FnMut(&Record<'_>) -> bool,
+) -> Result<(), Error> {
+    let before = state.lsn;
+    let mut batch = Batch::new();
+    'batches: for view in batches {
+        for record in view.records().filter(|record| record.lsn > before) {
+            if !wanted(&record) {
+                break 'batches;
+            }
+            apply(shard, &record, state, &mut batch)?;
+            state.incarnation = view.header.incarnation;
+        }
+    }
+    if state.lsn == before {
+        return Ok(());
+    }
+    put_state(&mut batch, shard, state);
+    engine.write(&batch)?;
+    Ok(())
+}
+
+/// Writes the state into the engine: for a restore, which begins a new life.
+pub fn store_state(shard: ShardId, engine: &dyn Engine, state: &AppliedState) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    put_state(&mut batch, shard, state);
+    engine.write(&batch)?;
+    Ok(())
+}
+
+fn put_state(batch: &mut Batch, shard: ShardId, state: &AppliedState) {
+    let mut row = Vec::new();
+    key::applied(&mut row, shard);
+    batch.put(&row, &state.encode());
 }
 
 fn apply(

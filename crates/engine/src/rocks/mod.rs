@@ -74,6 +74,18 @@ impl RocksEngine {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Reads one key of the closed engine in `dir`, a checkpoint for example, and changes nothing
+    /// there but RocksDB's own text log.
+    pub fn read_closed(dir: &Path, key: &[u8]) -> Result<Lookup, EngineError> {
+        check_directory(dir, OpenMode::Existing)?;
+        let mut options = Options::default();
+        // One row is wanted: neither every table opened nor statistics gathered.
+        options.set_max_open_files(64);
+        options.set_skip_stats_update_on_db_open(true);
+        let db = DB::open_for_read_only(&options, dir, false).map_err(|e| at(dir, e))?;
+        lookup(db.get_pinned_opt(key, &read_options(Tier::Any)))
+    }
+
     fn read_options(&self, tier: Tier) -> &ReadOptions {
         match tier {
             Tier::Cached => &self.shared.cached,
