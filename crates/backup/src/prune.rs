@@ -1,0 +1,102 @@
+//! Removing old backups: their manifests first, then what no manifest names any more.
+//!
+//! Everything that stays is read before anything goes: a manifest that cannot be read may name any
+//! file. Broken off in between, files stay that nobody names, and the next time takes them. Must
+//! not run beside a backup into the same store: the node runs one of both at a time.
+
+use std::collections::{BTreeMap, HashSet};
+
+use holdfast_base::{Error, Incarnation, Lsn};
+use holdfast_io::ObjectStore;
+
+use crate::{
+    Manifest, Step, Watch,
+    archive::{archive_folder, spans},
+    files, invalid, list_backups, read_manifest, store_error,
+};
+
+/// What was removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pruned {
+    /// Backups.
+    pub backups: u64,
+    /// Files that none of those left names.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects of the archive behind which no backup is left.
+    pub archived: u64,
+}
+
+/// Keeps the newest `keep` backups, and of the archive what leads on from them.
+pub fn prune(store: &dyn ObjectStore, keep: usize, watch: &mut Watch<'_>) -> Result<Pruned, Error> {
+    if keep == 0 {
+        return Err(invalid("at least one backup is kept"));
+    }
+    let ids = list_backups(store)?;
+    let (old, kept) = ids.split_at(ids.len().saturating_sub(keep));
+    let kept: Vec<Manifest> =
+        kept.iter().map(|id| read_manifest(store, id)).collect::<Result<_, _>>()?;
+    // Lives that no backup is kept of; of a damaged old manifest it is not known.
+    let lives: HashSet<Incarnation> = old
+        .iter()
+        .filter_map(|id| read_manifest(store, id).ok())
+        .map(|manifest| manifest.incarnation)
+        .collect();
+    let mut pruned = Pruned::default();
+    for id in old {
+        watch(Step::Moved(0))?;
+        store.remove(&id.object()).map_err(store_error(id))?;
+        pruned.backups += 1;
+    }
+    prune_files(store, &kept, &mut pruned, watch)?;
+    prune_archive(store, &kept, lives, &mut pruned, watch)?;
+    Ok(pruned)
+}
+
+fn prune_files(
+    store: &dyn ObjectStore,
+    kept: &[Manifest],
+    pruned: &mut Pruned,
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
+    let files = kept.iter().flat_map(|manifest| &manifest.files);
+    let named: HashSet<&str> = files.map(|file| file.sha256.as_str()).collect();
+    for entry in store.list(files::FOLDER).map_err(store_error("listing the stored files"))? {
+        if named.contains(entry.name.as_str()) {
+            continue;
+        }
+        watch(Step::Moved(0))?;
+        let name = format!("{}/{}", files::FOLDER, entry.name);
+        store.remove(&name).map_err(store_error(&name))?;
+        pruned.files += 1;
+        pruned.bytes += entry.bytes;
+    }
+    Ok(())
+}
+
+/// Removes the records that stand before the oldest kept backup of their life, and all those of
+/// lives that none is kept of.
+fn prune_archive(
+    store: &dyn ObjectStore,
+    kept: &[Manifest],
+    lives: HashSet<Incarnation>,
+    pruned: &mut Pruned,
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
+    let mut needed_after: BTreeMap<Incarnation, Lsn> =
+        lives.into_iter().map(|life| (life, Lsn(u64::MAX))).collect();
+    for manifest in kept {
+        let after = needed_after.entry(manifest.incarnation).or_insert(manifest.lsn);
+        *after = manifest.lsn.min(*after);
+    }
+    for (life, after) in needed_after {
+        for span in spans(store, life)?.into_iter().filter(|span| span.last <= after) {
+            watch(Step::Moved(0))?;
+            let name = format!("{}/{}", archive_folder(life), span.name());
+            store.remove(&name).map_err(store_error(&name))?;
+            pruned.archived += 1;
+        }
+    }
+    Ok(())
+}
