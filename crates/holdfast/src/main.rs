@@ -3,9 +3,11 @@
 //! Standard output carries results only; logs and progress go to standard error. Exit code 0 means
 //! done, 1 a failure that the message explains, 2 wrong usage.
 
+mod backup;
 mod bench;
 mod check;
 mod config;
+mod restore;
 mod serve;
 
 use std::process::ExitCode;
@@ -46,6 +48,10 @@ struct Cli {
 enum Command {
     /// Run a node.
     Serve(serve::ServeArgs),
+    /// Have a running node take a backup, or list those that there are.
+    Backup(backup::BackupArgs),
+    /// Restore a backup into an empty folder, up to a record or a time if wanted.
+    Restore(restore::RestoreArgs),
     /// Verify a stopped node's data: every checksum, and that log and engine agree.
     Check(check::CheckArgs),
     /// Print the effective configuration, or the reference page.
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
     holdfast_server::give_back_freed_memory_by(give_back_freed_memory);
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bench(args) => bench::run(*args),

@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_base::Lsn;
 use holdfast_engine::Engine;
 use holdfast_log::Log;
 
-use crate::node::Node;
+use crate::{archive, node::Node};
 
 /// Between two rounds without work.
 const ROUND: Duration = Duration::from_millis(100);
@@ -106,7 +105,7 @@ fn bound_replay(
     }
     let flushed = node.shard.flushed()?;
     node.note_flushed(flushed);
-    let keep_from = Lsn(flushed.0 + 1);
+    let keep_from = archive::hold_back(node, flushed.next());
     node.log
         .trim(node.shard.id(), keep_from)
         .map(|_| ())

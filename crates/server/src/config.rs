@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use holdfast_backup::Location;
 use holdfast_base::ByteSize;
 
 /// When the log is synced.
@@ -78,6 +79,14 @@ pub struct Config {
     pub engine_replay_bytes_max: ByteSize,
     /// Bytes per second that flushes and compactions may write.
     pub engine_background_bytes_per_second: ByteSize,
+    /// Bytes per second that a backup may read and send.
+    pub backup_bytes_per_second: ByteSize,
+    /// Where the log is archived; empty: nowhere.
+    pub archive_url: String,
+    /// Seconds after which durable records are archived at the latest.
+    pub archive_seconds_max: u64,
+    /// Bytes of log that wait for the archive before they are trimmed without it.
+    pub archive_lag_bytes_max: ByteSize,
     /// How long a stop may take to drain and flush, in seconds.
     pub shutdown_seconds_max: u64,
 }
@@ -109,6 +118,10 @@ impl Default for Config {
             log_segment_bytes: ByteSize::mib(64),
             engine_replay_bytes_max: ByteSize::mib(256),
             engine_background_bytes_per_second: ByteSize::mib(256),
+            backup_bytes_per_second: ByteSize::mib(64),
+            archive_url: String::new(),
+            archive_seconds_max: 5,
+            archive_lag_bytes_max: ByteSize::mib(1024),
             shutdown_seconds_max: 30,
         }
     }
@@ -439,6 +452,52 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.engine_background_bytes_per_second.to_string(),
     },
     Setting {
+        key: "backup.bytes_per_second",
+        about: "Bytes per second that a backup reads and sends; 0: no limit.",
+        secret: false,
+        set: |c, v| {
+            c.backup_bytes_per_second = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.backup_bytes_per_second.to_string(),
+    },
+    Setting {
+        key: "archive.url",
+        about: "Where the log is archived, `file:///folder` or `s3://bucket/prefix`; best the URL \
+                of the backups. Empty: nowhere.",
+        secret: false,
+        set: |c, v| {
+            if !v.is_empty() {
+                Location::parse(v).map_err(|error| error.to_string())?;
+            }
+            c.archive_url = v.into();
+            Ok(())
+        },
+        get: |c| c.archive_url.clone(),
+    },
+    Setting {
+        key: "archive.seconds_max",
+        about: "Seconds after which durable records are archived at the latest; sooner if a MiB \
+                has come together.",
+        secret: false,
+        set: |c, v| {
+            c.archive_seconds_max = parse(v, "a number of seconds")?;
+            Ok(())
+        },
+        get: |c| c.archive_seconds_max.to_string(),
+    },
+    Setting {
+        key: "archive.lag_bytes_max",
+        about: "Bytes of log that are kept for an archive that lags; beyond them the log is \
+                trimmed and the archive gets a gap.",
+        secret: false,
+        set: |c, v| {
+            c.archive_lag_bytes_max = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.archive_lag_bytes_max.to_string(),
+    },
+    Setting {
         key: "shutdown.seconds_max",
         about: "How long a stop may take to drain and flush.",
         secret: false,
@@ -618,9 +677,13 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_refused_by_name() {
         let mut config = Config::default();
-        for (key, value) in
-            [("memory", "1KiB"), ("redis.addr", "here"), ("log.sync", "maybe"), ("memory", "x")]
-        {
+        for (key, value) in [
+            ("archive.url", "ftp://x"),
+            ("memory", "1KiB"),
+            ("redis.addr", "here"),
+            ("log.sync", "maybe"),
+            ("memory", "x"),
+        ] {
             let error = config.set(key, value).expect_err(key);
             assert!(error.starts_with(key), "{error}");
         }

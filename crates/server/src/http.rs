@@ -21,6 +21,8 @@ use subtle::ConstantTimeEq;
 use tokio::task::JoinSet;
 
 use crate::{
+    archive,
+    backup::Phase,
     metrics::{FAMILIES, Histogram, write_histogram},
     node::Node,
     startup::Startup,
@@ -186,6 +188,8 @@ fn render_node(node: &Node, out: &mut String) {
     render_keyspaces(node, out);
     render_connections(node, out);
     render_engine(node, out);
+    render_backups(node, out);
+    render_archive(node, out);
 }
 
 fn render_shard(node: &Node, out: &mut String) {
@@ -228,6 +232,44 @@ fn render_shard(node: &Node, out: &mut String) {
         let _ = writeln!(out, "{name}{{owner=\"{owner}\"}} {bytes}");
     }
     one(out, "holdfast_memory_bytes_max", gauge, "The memory setting.", node.config.memory.0);
+}
+
+fn render_backups(node: &Node, out: &mut String) {
+    let m = &node.backups.metrics;
+    let running = u64::from(node.backups.status().phase == Phase::Running);
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
+    let name = "holdfast_backup_last_success_timestamp_seconds";
+    let last = seconds(m.last_success_ms.load(Relaxed));
+    one(out, name, "gauge", "When the last backup of this process was taken; 0: none.", last);
+    let name = "holdfast_backup_last_duration_seconds";
+    let last = seconds(m.last_duration_ms.load(Relaxed));
+    one(out, name, "gauge", "How long that one took.", last);
+    for (name, kind, help, value) in [
+        ("running", "gauge", "1 while a backup is taken.", running),
+        ("succeeded_total", "counter", "Backups taken.", m.succeeded.load(Relaxed)),
+        ("failures_total", "counter", "Backups that failed.", m.failed.load(Relaxed)),
+        ("bytes_uploaded_total", "counter", "Stored.", m.bytes_uploaded.load(Relaxed)),
+        ("bytes_reused_total", "counter", "Stored before.", m.bytes_reused.load(Relaxed)),
+    ] {
+        one(out, &format!("holdfast_backup_{name}"), kind, help, value);
+    }
+}
+
+fn render_archive(node: &Node, out: &mut String) {
+    let (archive, lag) = (&node.archive, archive::lag(node));
+    let enabled = u8::from(!node.config.archive_url.is_empty());
+    let (counter, gauge) = ("counter", "gauge");
+    one(out, "holdfast_archive_enabled", gauge, "1 while the log is archived.", enabled);
+    one(out, "holdfast_archive_lag_records", gauge, "Durable, not yet archived.", lag.records);
+    one(out, "holdfast_archive_lag_bytes", gauge, "Log kept for them.", lag.bytes);
+    one(out, "holdfast_archive_lag_seconds", gauge, "Since all was archived.", lag.seconds);
+    for (name, help, value) in [
+        ("stored_bytes", "Records stored.", archive.stored_bytes.load(Relaxed)),
+        ("failures", "Tries that failed.", archive.failures.load(Relaxed)),
+        ("gaps", "Times that the log was trimmed first.", archive.gaps.load(Relaxed)),
+    ] {
+        one(out, &format!("holdfast_archive_{name}_total"), counter, help, value);
+    }
 }
 
 fn render_keyspaces(node: &Node, out: &mut String) {

@@ -3,7 +3,9 @@
 //! This crate alone reads configuration, starts threads and knows both protocol and shard. The way
 //! of a request: `worker` (socket) → `session` (words) → `holdfast_shard` (op) → back.
 
+mod archive;
 mod background;
+mod backup;
 mod catalog;
 mod clients;
 mod commit;
@@ -21,6 +23,7 @@ mod listeners;
 mod metrics;
 mod node;
 mod ports;
+mod restore;
 mod session;
 mod startup;
 mod tls;
@@ -28,11 +31,13 @@ mod users;
 mod wire;
 mod worker;
 
+pub use backup::{back_up_stopped, open_store};
 pub use config::{ClientCertificates, Config, MemoryPlan, SETTINGS, Setting, Sync, distance};
 pub use freed::give_back_freed_memory_by;
 pub use listeners::Addresses;
 pub use node::{Node, OpenProgress, check};
 pub use ports::PortPolicy;
+pub use restore::{RestoreRequest, restore};
 pub use session::command_reference;
 
 /// What HELLO and INFO call this server's version, for clients that look at it: the Redis version

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use holdfast_backup::{RESTORING_FILE, remove_checkpoint};
 use holdfast_base::{Error, ErrorKind, Lsn, ShardId, row::AppliedState};
 use holdfast_engine::{Engine, EngineOptions, RocksEngine};
 use holdfast_io::{Clock, Disk, DiskLock, OsRandom, Random, RealDisk, SeededRandom, SystemClock};
@@ -21,7 +22,10 @@ use holdfast_shard::{Limits, Shard, ShardParts, replay};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Config, PortPolicy, Sync, background,
+    Config, PortPolicy, Sync,
+    archive::{self, ArchiveState},
+    background,
+    backup::{self, Backups},
     catalog::Catalog,
     clients::Clients,
     commit,
@@ -36,13 +40,13 @@ use crate::{
 };
 
 /// Folder of the log below the data folder.
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 /// Folder of the engine below the data folder.
-const ENGINE_DIR: &str = "engine";
+pub(crate) const ENGINE_DIR: &str = "engine";
 /// File that keeps a second process out of the data folder.
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// The only shard of a single node.
-const SHARD: ShardId = ShardId(0);
+pub(crate) const SHARD: ShardId = ShardId(0);
 /// Forward jumps of the wall clock above this are refused.
 const CLOCK_JUMP_MS_MAX: u64 = 60_000;
 
@@ -73,6 +77,8 @@ pub struct Node {
     pub(crate) inboxes: Vec<Arc<Inbox>>,
     pub(crate) workers: Vec<Arc<WorkerMetrics>>,
     pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) backups: Backups,
+    pub(crate) archive: ArchiveState,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
     pub(crate) random: Mutex<SeededRandom>,
     /// Bytes in the buffers of all connections.
@@ -104,24 +110,29 @@ fn log_error(error: holdfast_log::LogError) -> Error {
     Error::new(error.kind(), error.to_string())
 }
 
-fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+pub(crate) fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |error| Error::new(ErrorKind::Unavailable, format!("{}: {error}", what.display()))
 }
 
 /// Log and engine of a data folder, opened and in agreement, and the state that they hold.
-struct Opened {
-    disk: Arc<dyn Disk>,
+pub(crate) struct Opened {
+    pub(crate) disk: Arc<dyn Disk>,
     log: EmbeddedLog,
-    engine: RocksEngine,
+    pub(crate) engine: RocksEngine,
     applied: AppliedState,
     seed: u64,
     lock: DiskLock,
 }
 
-fn open_data(config: &Config, progress: &mut dyn FnMut(OpenProgress)) -> Result<Opened, Error> {
+pub(crate) fn open_data(
+    config: &Config,
+    progress: &mut dyn FnMut(OpenProgress),
+) -> Result<Opened, Error> {
     let disk: Arc<dyn Disk> =
         Arc::new(RealDisk::new(&config.data).map_err(io_error(&config.data))?);
     let lock = disk.lock(LOCK_FILE).map_err(io_error(&config.data))?;
+    refuse_half_restored(&*disk, &config.data)?;
+    remove_checkpoint(&*disk)?;
     make_durable(&config.data)?;
     let fresh = !disk.exists(LOG_DIR).map_err(io_error(&config.data))?;
     let engine_mode =
@@ -163,8 +174,17 @@ fn open_data(config: &Config, progress: &mut dyn FnMut(OpenProgress)) -> Result<
     Ok(Opened { disk, log, engine, applied, seed: random.next_u64(), lock })
 }
 
+/// A folder in which a restore was broken off looks like a node's and is none.
+fn refuse_half_restored(disk: &dyn Disk, data: &Path) -> Result<(), Error> {
+    if !disk.exists(RESTORING_FILE).map_err(io_error(data))? {
+        return Ok(());
+    }
+    let text = "a restore was broken off here: empty the folder and restore again";
+    Err(Error::new(ErrorKind::Corrupt, format!("{}: {text}", data.display())))
+}
+
 /// The data folder's own name survives a power cut only if its parent was synced.
-fn make_durable(data: &Path) -> Result<(), Error> {
+pub(crate) fn make_durable(data: &Path) -> Result<(), Error> {
     let absolute = data.canonicalize().map_err(io_error(data))?;
     for folder in [Some(absolute.as_path()), absolute.parent()].into_iter().flatten() {
         let folder_file = std::fs::File::open(folder).map_err(io_error(folder))?;
@@ -239,6 +259,8 @@ impl Node {
             inboxes,
             workers: (0..data_threads).map(|_| Arc::new(WorkerMetrics::default())).collect(),
             metrics: startup.metrics.clone(),
+            backups: Backups::default(),
+            archive: ArchiveState::default(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
             connection_bytes: AtomicU64::new(0),
             freed: Freed::default(),
@@ -269,6 +291,10 @@ impl Node {
         self.spawn("log", move |node| commit::run_committer(node, session))?;
         self.spawn("apply", commit::run_applier)?;
         self.spawn("background", background::run)?;
+        self.spawn("backup", backup::run)?;
+        if !self.config.archive_url.is_empty() {
+            self.spawn("archive", archive::run)?;
+        }
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;
         }
@@ -429,8 +455,12 @@ impl Node {
         self.fetches.stop();
         drop(self.nap.0.lock());
         self.nap.1.notify_all();
+        self.backups.wake();
         for thread in ["fetch", "background", "tls", "http"] {
             self.join(thread);
+        }
+        for thread in ["backup", "archive"] {
+            self.join_until(thread, deadline);
         }
         self.shard.stop();
         self.join("log");
@@ -441,6 +471,19 @@ impl Node {
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
         self.engine.flush().map_err(Error::from)
+    }
+
+    /// As [`Self::join`], but leaves a thread behind that waits for an object store.
+    fn join_until(&self, name: &str, deadline: Instant) {
+        let is_running =
+            |thread: &JoinHandle<()>| thread.thread().name() == Some(name) && !thread.is_finished();
+        while self.threads.lock().iter().any(is_running) {
+            if Instant::now() > deadline {
+                return tracing::warn!(name, "a thread still waits for an object store");
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        self.join(name);
     }
 
     /// Waits for the threads whose names begin so.
@@ -479,12 +522,24 @@ fn warn_of_open_http(config: &Config, addresses: &Addresses) {
 /// report's lines; an error if something is wrong.
 pub fn check(data: &Path) -> Result<Vec<String>, Error> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data).map_err(io_error(data))?);
-    if !disk.exists(LOG_DIR).map_err(io_error(data))? {
-        let text = format!("{}: no data of a node here", data.display());
-        return Err(Error::new(ErrorKind::Invalid, text));
-    }
+    refuse_half_restored(&*disk, data)?;
+    must_hold_data(&*disk, data)?;
     let _lock = disk.lock(LOCK_FILE).map_err(io_error(data))?;
-    let report = holdfast_log::embedded::verify(&*disk, LOG_DIR).map_err(log_error)?;
+    verify_data(&disk, data)
+}
+
+/// Refuses a folder in which no node has ever been.
+pub(crate) fn must_hold_data(disk: &dyn Disk, data: &Path) -> Result<(), Error> {
+    if disk.exists(LOG_DIR).map_err(io_error(data))? {
+        return Ok(());
+    }
+    let text = format!("{}: no data of a node here", data.display());
+    Err(Error::new(ErrorKind::Invalid, text))
+}
+
+/// As [`check`], of a folder that is locked already.
+pub(crate) fn verify_data(disk: &Arc<dyn Disk>, data: &Path) -> Result<Vec<String>, Error> {
+    let report = holdfast_log::embedded::verify(&**disk, LOG_DIR).map_err(log_error)?;
     let mut lines = vec![format!(
         "log: {} segments, {} groups, {} records",
         report.segments, report.groups, report.records

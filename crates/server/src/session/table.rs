@@ -6,11 +6,12 @@ use super::{Command, commands};
 
 /// All commands, group by group.
 pub(crate) static COMMANDS: LazyLock<Vec<&'static Command>> = LazyLock::new(|| {
-    let groups: [&'static [Command]; 12] = [
+    let groups: [&'static [Command]; 13] = [
         commands::connection::COMMANDS,
         commands::server::COMMANDS,
         commands::acl::COMMANDS,
         commands::keyspace::COMMANDS,
+        commands::backup::COMMANDS,
         commands::cluster::COMMANDS,
         commands::keys::COMMANDS,
         commands::string::COMMANDS,

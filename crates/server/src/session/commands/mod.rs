@@ -1,6 +1,7 @@
 //! The commands, one file a group: each an entry of the table and a function.
 
 pub(super) mod acl;
+pub(super) mod backup;
 pub(super) mod cluster;
 pub(super) mod connection;
 pub(super) mod hash;

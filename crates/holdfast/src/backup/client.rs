@@ -1,0 +1,88 @@
+//! A Redis client for a few commands: one request, one reply, within a time limit.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use holdfast_protocol::resp::{Value, encode_command, parse_value};
+
+/// Silence after which the node counts as stuck.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Replies here are small.
+const REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// A connection.
+pub struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+    node: String,
+}
+
+/// A reply that is no error.
+pub struct Reply(Value);
+
+impl Client {
+    /// Connects.
+    pub fn connect(node: &str) -> Result<Client, String> {
+        let told = |error: std::io::Error| format!("{node}: {error}");
+        let stream = TcpStream::connect(node).map_err(told)?;
+        stream.set_read_timeout(Some(SILENCE_MAX)).map_err(told)?;
+        stream.set_write_timeout(Some(SILENCE_MAX)).map_err(told)?;
+        Ok(Client { stream, received: Vec::new(), node: node.to_owned() })
+    }
+
+    /// Sends one request and waits for its reply; an error reply is an error.
+    pub fn call(&mut self, words: &[&str]) -> Result<Reply, String> {
+        let told = |error: std::io::Error| format!("{}: {error}", self.node);
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut request = Vec::new();
+        encode_command(&mut request, &words);
+        self.stream.write_all(&request).map_err(told)?;
+        loop {
+            let parsed = parse_value(&self.received)
+                .map_err(|_| format!("{}: does not speak the Redis protocol", self.node))?;
+            if let Some((value, len)) = parsed {
+                self.received.drain(..len);
+                return match value {
+                    Value::Error(text) => Err(String::from_utf8_lossy(&text).into_owned()),
+                    value => Ok(Reply(value)),
+                };
+            }
+            let mut piece = [0; 16 << 10];
+            let read = self.stream.read(&mut piece).map_err(told)?;
+            if read == 0 || self.received.len() > REPLY_BYTES_MAX {
+                return Err(format!("{}: closed the connection", self.node));
+            }
+            self.received.extend_from_slice(piece.get(..read).unwrap_or_default());
+        }
+    }
+}
+
+impl Reply {
+    /// An integer.
+    pub fn number(self) -> Result<i64, String> {
+        match self.0 {
+            Value::Integer(number) => Ok(number),
+            other => Err(format!("not a number: {other:?}")),
+        }
+    }
+
+    /// Texts by name, from a map or from an array of names and values.
+    pub fn map(self) -> Result<BTreeMap<String, String>, String> {
+        let Value::Array(items) = self.0 else {
+            return Err(format!("not a list: {:?}", self.0));
+        };
+        let texts: Vec<String> = items
+            .into_iter()
+            .map(|item| match item {
+                Value::Bulk(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        let pairs = texts.chunks_exact(2);
+        Ok(pairs.filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone()))).collect())
+    }
+}
