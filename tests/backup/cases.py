@@ -272,6 +272,9 @@ def wrong_places(say):
         ]:
             said = node.backup(url, code=1)
             must(text in said and "secret" not in said, f"{url}: {said}")
+        said = expect(run("backup", "list", f"file://{folder}/nowhere"), 1)
+        must("no such folder" in said and not (folder / "nowhere").exists(), said)
+        must("no such folder" in refused(f"file://{folder}/nowhere", folder / "none"), "nor restored from")
         said = node.backup(f"file://{node.data}/inside", code=1)
         must("within the data folder" in said, said)
         (folder / "taken").write_text("a file")

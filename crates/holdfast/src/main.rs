@@ -48,7 +48,7 @@ struct Cli {
 enum Command {
     /// Run a node.
     Serve(serve::ServeArgs),
-    /// Have a running node take a backup, or list those that there are.
+    /// Have a running node take a backup or remove old ones, or list those that there are.
     Backup(backup::BackupArgs),
     /// Restore a backup into an empty folder, up to a record or a time if wanted.
     Restore(restore::RestoreArgs),

@@ -19,7 +19,10 @@ use holdfast_io::ObjectStore;
 use holdfast_log::Log;
 use parking_lot::Mutex;
 
-use crate::{backup::open_store, node::Node};
+use crate::{
+    backup::{StoreUse, open_store},
+    node::Node,
+};
 
 /// Between two looks at the log.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -112,7 +115,7 @@ pub(crate) fn run(node: &Arc<Node>) {
 /// Archives until the node stops or something fails.
 fn follow(node: &Arc<Node>) -> Result<(), Error> {
     let location = Location::parse(&node.config.archive_url)?;
-    let store = open_store(&location, Some(&node.config.data))?;
+    let store = open_store(&location, StoreUse::Storing(&node.config.data))?;
     let shard = node.shard.id();
     let mut archiver = Archiver::open(&*store, &node.log, shard)?;
     node.archive.next.store(archiver.next().0, Relaxed);

@@ -31,7 +31,7 @@ mod users;
 mod wire;
 mod worker;
 
-pub use backup::{back_up_stopped, open_store};
+pub use backup::{StoreUse, back_up_stopped, open_store};
 pub use config::{ClientCertificates, Config, MemoryPlan, SETTINGS, Setting, Sync, distance};
 pub use freed::give_back_freed_memory_by;
 pub use listeners::Addresses;

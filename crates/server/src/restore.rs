@@ -13,7 +13,7 @@ use holdfast_io::{Disk, OsRandom, RealDisk};
 use holdfast_log::{EmbeddedOptions, OpenMode};
 
 use crate::{
-    backup::open_store,
+    backup::{StoreUse, open_store},
     node::{ENGINE_DIR, LOCK_FILE, LOG_DIR, SHARD, io_error, make_durable, verify_data},
 };
 
@@ -38,7 +38,7 @@ pub fn restore(
     progress: &mut dyn FnMut(Step),
 ) -> Result<(Restored, Vec<String>), Error> {
     let RestoreRequest { data, .. } = *request;
-    let store = open_store(request.from, None)?;
+    let store = open_store(request.from, StoreUse::Reading)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data).map_err(io_error(data))?);
     let _lock = disk.lock(LOCK_FILE).map_err(io_error(data))?;
     make_durable(data)?;

@@ -15,7 +15,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use holdfast_backup::{Location, list_backups, read_manifest, show_time};
-use holdfast_server::{Config, open_store};
+use holdfast_server::{Config, StoreUse, open_store};
 
 use client::Client;
 
@@ -181,7 +181,8 @@ fn password(file: Option<&Path>) -> Result<Option<String>, String> {
 
 fn list(url: &str) -> Result<(), String> {
     let told = |error: holdfast_base::Error| error.to_string();
-    let store = open_store(&Location::parse(url).map_err(told)?, None).map_err(told)?;
+    let location = Location::parse(url).map_err(told)?;
+    let store = open_store(&location, StoreUse::Reading).map_err(told)?;
     for id in list_backups(&*store).map_err(told)? {
         match read_manifest(&*store, &id) {
             Ok(manifest) => println!(

@@ -25,7 +25,7 @@ use crate::{
     node::{Node, SHARD, io_error, must_hold_data, open_data},
 };
 
-pub use store::open_store;
+pub use store::{StoreUse, open_store};
 
 /// How long the thread sleeps without a wish; only to notice a stop that was not signalled.
 const IDLE: Duration = Duration::from_millis(500);
@@ -249,12 +249,12 @@ fn go_on(node: &Node) -> Result<(), Error> {
 }
 
 fn remove_old(node: &Node, location: &Location, keep: usize) -> Result<Pruned, Error> {
-    let store = open_store(location, Some(&node.config.data))?;
+    let store = open_store(location, StoreUse::Storing(&node.config.data))?;
     prune(&*store, keep, &mut |_| go_on(node))
 }
 
 fn back_up(node: &Arc<Node>, location: &Location) -> Result<Manifest, Error> {
-    let store = open_store(location, Some(&node.config.data))?;
+    let store = open_store(location, StoreUse::Storing(&node.config.data))?;
     wait_applied(node)?;
     let source = Source {
         engine: &node.engine,
@@ -282,7 +282,7 @@ pub fn back_up_stopped(
     location: &Location,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Manifest, Error> {
-    let store = open_store(location, Some(&config.data))?;
+    let store = open_store(location, StoreUse::Storing(&config.data))?;
     let disk = RealDisk::new(&config.data).map_err(io_error(&config.data))?;
     must_hold_data(&disk, &config.data)?;
     let opened = open_data(config, &mut |_| {})?;

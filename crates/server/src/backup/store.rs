@@ -10,16 +10,31 @@ use holdfast_io::{FolderStore, ObjectStore, RealDisk, S3Options, S3Store};
 /// Region where the environment names none; stores other than Amazon's take any.
 const REGION: &str = "us-east-1";
 
-/// Opens the store at this place. A folder is made if absent, and must not lie within `data`.
-pub fn open_store(location: &Location, data: Option<&Path>) -> Result<Arc<dyn ObjectStore>, Error> {
+/// What a store is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreUse<'a> {
+    /// Listing and restoring: a folder that is absent is an error, not an empty store.
+    Reading,
+    /// Storing what is in this data folder: a folder is made if absent, and must not lie within.
+    Storing(&'a Path),
+}
+
+/// Opens the store at this place.
+pub fn open_store(
+    location: &Location,
+    purpose: StoreUse<'_>,
+) -> Result<Arc<dyn ObjectStore>, Error> {
     let failed =
         |error: std::io::Error| Error::new(ErrorKind::Unavailable, format!("{location}: {error}"));
+    let refused = |why: &str| Err(Error::new(ErrorKind::Invalid, format!("{location}: {why}")));
     match location {
         Location::Folder(path) => {
-            if data.is_some_and(|data| lies_within(path, data)) {
-                let text =
-                    format!("{location} lies within the data folder: a backup goes elsewhere");
-                return Err(Error::new(ErrorKind::Invalid, text));
+            match purpose {
+                StoreUse::Reading if !path.is_dir() => return refused("there is no such folder"),
+                StoreUse::Storing(data) if lies_within(path, data) => {
+                    return refused("it lies within the data folder: a backup goes elsewhere");
+                }
+                StoreUse::Reading | StoreUse::Storing(_) => {}
             }
             let disk = RealDisk::new(path).map_err(failed)?;
             Ok(Arc::new(FolderStore::new(Arc::new(disk))))
@@ -71,13 +86,17 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_within_the_data_is_refused() -> Result<(), Error> {
+    fn a_folder_within_the_data_is_refused_and_an_absent_one_is_not_read() -> Result<(), Error> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("it can be made");
         let inside = Location::Folder(data.join("a/b"));
-        let error = open_store(&inside, Some(&data)).err().expect("within");
+        let error = open_store(&inside, StoreUse::Storing(&data)).err().expect("within");
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        open_store(&Location::Folder(folder.path().join("elsewhere")), Some(&data)).map(|_| ())
+        let elsewhere = Location::Folder(folder.path().join("elsewhere"));
+        let absent = open_store(&elsewhere, StoreUse::Reading).err().expect("not there yet");
+        assert!(absent.text().contains("no such folder"), "{absent}");
+        open_store(&elsewhere, StoreUse::Storing(&data))?;
+        open_store(&elsewhere, StoreUse::Reading).map(|_| ())
     }
 }
