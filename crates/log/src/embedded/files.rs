@@ -1,9 +1,11 @@
 //! The log's folder: which files there are, how a segment comes to be and how it goes.
 //!
 //! A segment is prepared under the name `reserve`, its header written and synced, and only then
-//! given its number: a file named as a segment always has a valid header. Names change one at a
-//! time, each made durable before the next. After a failed sync of the folder no name may be
-//! trusted any more, and nothing is changed until the log is opened again.
+//! given its number: a file named as a segment always has a valid header. A file named `reserve`
+//! was synced at its whole length. Names change one at a time, each made durable before the next.
+//! After a failed sync of the folder no name may be trusted any more, and nothing is changed until
+//! the log is opened again. Opening then makes every name certain that the one uncertain change
+//! can have touched: `renew_folder`, `renew_first`, `renew_last`.
 
 use std::{
     collections::VecDeque,
@@ -66,7 +68,7 @@ const IDENTITY: &str = "identity";
 const RESERVE: &str = "reserve";
 const RESERVE_MAKING: &str = "reserve.tmp";
 const SEGMENT_SUFFIX: &str = ".seg";
-/// A segment whose name is being renewed: see [`Files::renew_name`].
+/// A segment whose name is being renewed: see [`Files::renew_last`].
 const RENEWED_SUFFIX: &str = ".seg.again";
 
 /// What a log's folder holds.
@@ -87,6 +89,16 @@ pub(super) fn identity_path(dir: &str) -> String {
 
 pub(super) fn segment_path(dir: &str, number: u64) -> String {
     format!("{dir}/{number:016x}{SEGMENT_SUFFIX}")
+}
+
+/// Where the last segment is while its name is renewed.
+pub(super) fn renewed_path(dir: &str, number: u64) -> String {
+    format!("{dir}/{number:016x}{RENEWED_SUFFIX}")
+}
+
+/// Where a new log is made.
+pub(super) fn making_dir(dir: &str) -> String {
+    format!("{dir}.new")
 }
 
 pub(super) fn list(disk: &dyn Disk, dir: &str) -> io::Result<Listing> {
@@ -124,7 +136,7 @@ pub(super) fn create(
     segment_bytes: u64,
     points: Points,
 ) -> io::Result<()> {
-    let making = format!("{dir}.new");
+    let making = making_dir(dir);
     if disk.exists(&making)? {
         for name in disk.list(&making)? {
             disk.remove(&format!("{making}/{name}"))?;
@@ -150,7 +162,12 @@ pub(super) fn create(
     segment.write_at(&header.encode(), 0)?;
     segment.sync_all()?;
     disk.sync_dir(&making)?;
-    disk.rename(&making, dir)?;
+    move_in(disk, dir)
+}
+
+/// Moves a log that is whole to its place.
+pub(super) fn move_in(disk: &dyn Disk, dir: &str) -> io::Result<()> {
+    disk.rename(&making_dir(dir), dir)?;
     disk.sync_dir(parent(dir))
 }
 
@@ -196,6 +213,10 @@ impl Files {
         }
     }
 
+    pub fn dir(&self) -> &str {
+        &self.dir
+    }
+
     /// How the reserve stands, asking the disk for room if there is none.
     pub fn reserve_state(&self) -> ReserveState {
         let has_room = || self.disk.free_bytes().is_ok_and(|free| free >= self.segment_bytes);
@@ -225,18 +246,11 @@ impl Files {
     pub fn prepare_reserve(&mut self, bytes_min: u64) -> io::Result<()> {
         self.check()?;
         let bytes = bytes_min.max(self.segment_bytes).next_multiple_of(BLOCK_BYTES as u64);
-        let result = match &mut self.reserve {
+        let result = match &self.reserve {
             Some(reserve) if reserve.bytes >= bytes => Ok(()),
-            Some(reserve) => {
-                let grown = reserve.file.allocate(bytes).and_then(|()| reserve.file.sync_all());
-                match &grown {
-                    Ok(()) => reserve.bytes = bytes,
-                    // A file whose sync failed is never used again.
-                    Err(_) => self.reserve = None,
-                }
-                grown
-            }
-            None => self.make_reserve(bytes),
+            // A larger one takes its place when it is whole. Growing the one that waits would leave
+            // a length under this name that no sync has confirmed.
+            _ => self.make_reserve(bytes),
         };
         self.shortage = result.as_ref().is_err_and(crate::error::is_full);
         result
@@ -310,22 +324,50 @@ impl Files {
         Ok(())
     }
 
-    /// Gives a segment's name anew and makes it durable. The process that made the segment may
-    /// have stopped because the folder's sync failed; then a later sync alone promises nothing.
-    pub fn renew_name(&mut self, number: u64) -> io::Result<()> {
-        let name = segment_path(&self.dir, number);
-        let between = format!("{}/{number:016x}{RENEWED_SUFFIX}", self.dir);
-        self.change(|disk| {
-            disk.rename(&name, &between)?;
-            disk.rename(&between, &name)
-        })
+    /// Gives the last segment's name anew and makes it durable. The process that made the segment
+    /// may have stopped because the folder's sync failed; then a later sync alone promises nothing.
+    pub fn renew_last(&mut self, number: u64) -> io::Result<()> {
+        self.renew(number, &renewed_path(&self.dir, number))
     }
 
-    /// Finishes a renewal that a crash interrupted.
-    pub fn finish_renewal(&mut self, number: u64) -> io::Result<()> {
+    /// Finishes a renewal that a crash interrupted: the segment stands under `between`. Gives its
+    /// number if it did not stand under its own name as well.
+    pub fn take_back(&mut self, between: &str, number: u64) -> io::Result<Option<u64>> {
         let name = segment_path(&self.dir, number);
-        let between = format!("{}/{number:016x}{RENEWED_SUFFIX}", self.dir);
-        self.change(|disk| disk.rename(&between, &name))
+        // Two names of one file: renaming one to the other would do nothing.
+        let has_both = self.disk.exists(&name)?;
+        self.change(
+            |disk| {
+                if has_both { disk.remove(between) } else { disk.rename(between, &name) }
+            },
+        )?;
+        Ok((!has_both).then_some(number))
+    }
+
+    /// Gives the first segment the name before its own, and its own back. The segment before was
+    /// trimmed, perhaps by a process that stopped because the folder's sync failed: its name would
+    /// come back with a power cut, in front of a gap as soon as more is trimmed.
+    pub fn renew_first(&mut self, number: u64) -> io::Result<()> {
+        match number {
+            0 | 1 => Ok(()),
+            _ => self.renew(number, &segment_path(&self.dir, number - 1)),
+        }
+    }
+
+    /// Gives the folder's name anew, while there is nothing in its log yet: the process that made
+    /// it may have stopped because this name could not be synced. A crash in between leaves a whole
+    /// log where one is made, and opening moves it in.
+    pub fn renew_folder(&mut self) -> io::Result<()> {
+        self.disk.rename(&self.dir, &making_dir(&self.dir))?;
+        move_in(&*self.disk, &self.dir)
+    }
+
+    fn renew(&mut self, number: u64, between: &str) -> io::Result<()> {
+        let name = segment_path(&self.dir, number);
+        self.change(|disk| {
+            disk.rename(&name, between)?;
+            disk.rename(between, &name)
+        })
     }
 
     fn path(&self, name: &str) -> String {

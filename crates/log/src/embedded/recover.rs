@@ -18,7 +18,7 @@ use holdfast_io::{Disk, File, Random};
 use super::{
     EmbeddedOptions, OpenMode, SyncPolicy,
     commit::{GroupBuffer, Writer},
-    files::{self, Files, Listing, Segment, identity_path, segment_path},
+    files::{self, Files, Listing, Segment, identity_path, renewed_path, segment_path},
     format::{
         BLOCK_BYTES, GROUP_ALIGN, GroupHeader, IDENTITY_BYTES, Point, Points, Salt, SegmentHeader,
         decode_identity,
@@ -47,6 +47,11 @@ pub(super) fn recover(
 ) -> Result<Recovered, LogError> {
     let dir = options.dir.as_str();
     let mut listing = files::list(&**disk, dir)?;
+    let is_named_now = !listing.anything;
+    if is_named_now && is_whole(&**disk, &files::making_dir(dir))? {
+        files::move_in(&**disk, dir)?;
+        listing = files::list(&**disk, dir)?;
+    }
     if !listing.anything {
         if let Some((shard, lsn)) = options.engine_claims.iter().find(|(_, lsn)| lsn.0 > 0) {
             let what = format!("there is no log, but the engine holds shard {shard} up to {lsn}");
@@ -61,13 +66,17 @@ pub(super) fn recover(
         listing = files::list(&**disk, dir)?;
     }
     let mut files = Files::new(Arc::clone(disk), dir, options.segment_bytes);
-    finish_renewals(&mut files, &mut listing)?;
+    finish_renewals(&**disk, &mut files, &mut listing)?;
     let log = read_identity(&**disk, dir, &listing)?;
     let mut segments = open_segments(&**disk, dir, log, &listing)?;
     let last = segments.pop_back().ok_or_else(|| corrupt(dir, 0, "no segment"))?;
     let tail = read_tail(&last, &options.engine_claims)?;
     // From here on the log is sound, and the disk may be changed.
-    files.renew_name(last.header.number)?;
+    if last.header.number == 1 && tail.walk.last.is_none() && !is_named_now {
+        files.renew_folder()?;
+    }
+    files.renew_first(segments.front().unwrap_or(&last).header.number)?;
+    files.renew_last(last.header.number)?;
     if listing.reserve {
         files.adopt_reserve()?;
     }
@@ -96,15 +105,57 @@ pub(super) fn recover(
     Ok(Recovered { files, state, writer })
 }
 
-fn finish_renewals(files: &mut Files, listing: &mut Listing) -> io::Result<()> {
+/// Whether an empty log in this folder lacks nothing but its place.
+fn is_whole(disk: &dyn Disk, dir: &str) -> Result<bool, LogError> {
+    let listing = files::list(disk, dir)?;
+    let opened = read_identity(disk, dir, &listing)
+        .and_then(|log| open_segments(disk, dir, log, &listing))
+        .map(|segments| !segments.is_empty());
+    match opened {
+        Err(LogError::Corrupt(_)) => Ok(false),
+        other => other,
+    }
+}
+
+/// Gives the segments their names back that a crash left between two, or under both.
+fn finish_renewals(
+    disk: &dyn Disk,
+    files: &mut Files,
+    listing: &mut Listing,
+) -> Result<(), LogError> {
     for number in std::mem::take(&mut listing.renewed) {
-        files.finish_renewal(number)?;
-        if !listing.segments.contains(&number) {
-            listing.segments.push(number);
-            listing.segments.sort_unstable();
-        }
+        let own = files.take_back(&renewed_path(files.dir(), number), number)?;
+        listing.segments.extend(own);
+        listing.segments.sort_unstable();
+    }
+    if let Some(number) = displaced_first(disk, files.dir(), listing)? {
+        listing.segments.remove(0);
+        let own = files.take_back(&segment_path(files.dir(), number - 1), number)?;
+        listing.segments.extend(own);
+        listing.segments.sort_unstable();
     }
     Ok(())
+}
+
+/// The number of the first segment, if it stands under the name before its own: see
+/// [`Files::renew_first`].
+pub(super) fn displaced_first(
+    disk: &dyn Disk,
+    dir: &str,
+    listing: &Listing,
+) -> Result<Option<u64>, LogError> {
+    let header = |number| -> io::Result<_> {
+        let file = disk.open_read(&segment_path(dir, number))?;
+        Ok(SegmentHeader::decode(&read_header(&*file)?).ok())
+    };
+    let Some(&first) = listing.segments.first() else { return Ok(None) };
+    let Some(found) = header(first)?.filter(|found| found.number == first + 1) else {
+        return Ok(None);
+    };
+    // Under both names it must be the same segment; else something was copied over another.
+    let own = listing.segments.get(1).filter(|next| **next == found.number);
+    let is_alone = own.is_none_or(|own| header(*own).is_ok_and(|it| it.as_ref() == Some(&found)));
+    Ok(is_alone.then_some(found.number))
 }
 
 /// Reads the log's identity.
@@ -153,14 +204,7 @@ pub(super) fn open_segment(
     log: LogId,
     number: u64,
 ) -> Result<Segment, LogError> {
-    let mut stored = vec![0; BLOCK_BYTES];
-    let read = file.read_at(&mut stored, 0)?;
-    stored.truncate(read);
-    if let Some(bytes) = SegmentHeader::claimed_bytes(&stored).filter(|bytes| *bytes > read) {
-        stored.resize(bytes, 0);
-        let read = file.read_at(&mut stored, 0)?;
-        stored.truncate(read);
-    }
+    let stored = read_header(&*file)?;
     let header = SegmentHeader::decode(&stored).map_err(|what| corrupt(&path, 0, what))?;
     if header.log != log || header.number != number {
         let what = format!("it is segment {} of log {:016x}", header.number, header.log.0);
@@ -173,6 +217,19 @@ pub(super) fn open_segment(
     }
     let end = header.header_bytes();
     Ok(Segment::new(header, path, file, end))
+}
+
+/// The bytes at the front of a segment that say they are its header.
+fn read_header(file: &dyn File) -> io::Result<Vec<u8>> {
+    let mut stored = vec![0; BLOCK_BYTES];
+    let read = file.read_at(&mut stored, 0)?;
+    stored.truncate(read);
+    if let Some(bytes) = SegmentHeader::claimed_bytes(&stored).filter(|bytes| *bytes > read) {
+        stored.resize(bytes, 0);
+        let read = file.read_at(&mut stored, 0)?;
+        stored.truncate(read);
+    }
+    Ok(stored)
 }
 
 /// Whether a segment's header can follow the one before.

@@ -10,9 +10,11 @@ use holdfast_base::{Epoch, Incarnation, LogId, Lsn, ShardId};
 use holdfast_io::Disk;
 
 use super::{
-    files::{self, Segment, segment_path},
+    files::{self, Listing, Segment, renewed_path, segment_path},
     format::{Point, SegmentHeader},
-    recover::{check_follows, corrupt, next_lsn, open_segment, read_identity, read_tail},
+    recover::{
+        check_follows, corrupt, displaced_first, next_lsn, open_segment, read_identity, read_tail,
+    },
     walk::{Counts, WalkError, Window},
 };
 use crate::{Corruption, LogError};
@@ -36,6 +38,9 @@ pub struct Report {
     pub shards: BTreeMap<ShardId, ShardReport>,
     /// Where the last write was torn: file and offset. Not damage; the next start cuts it off.
     pub torn: Option<(String, u64)>,
+    /// A segment stands under the name that it has for a moment while a node starts. Not damage;
+    /// the next start gives it its own back.
+    pub start_cut_short: bool,
     /// Damage, in the order of the log.
     pub problems: Vec<Corruption>,
 }
@@ -57,16 +62,14 @@ pub struct ShardReport {
 /// report.
 pub fn verify(disk: &dyn Disk, dir: &str) -> Result<Report, LogError> {
     let mut report = Report::default();
-    let mut listing = files::list(disk, dir)?;
+    let listing = files::list(disk, dir)?;
     if !listing.anything {
         return Err(LogError::Missing(dir.to_owned()));
     }
-    if let Some(&number) = listing.renewed.first().filter(|n| !listing.segments.contains(n)) {
-        let what =
-            format!("opening the log was interrupted: open it once to restore {number:016x}");
-        report.problems.push(corrupt(dir, 0, what));
-        listing.renewed.clear();
-    }
+    let segments = segments_by_number(disk, dir, &listing)?;
+    let names = listing.segments.len() + listing.renewed.len();
+    report.start_cut_short =
+        segments.len() < names || segments.iter().any(|(n, path)| *path != segment_path(dir, *n));
     match read_identity(disk, dir, &listing) {
         Ok(log) => report.log = log,
         Err(error) => {
@@ -74,15 +77,14 @@ pub fn verify(disk: &dyn Disk, dir: &str) -> Result<Report, LogError> {
             return Ok(report);
         }
     }
-    let Some(&last) = listing.segments.last() else {
+    let Some((&last, _)) = segments.last_key_value() else {
         report.problems.push(corrupt(dir, 0, "no segment"));
         return Ok(report);
     };
-    report.segments = listing.segments.len() as u64;
+    report.segments = segments.len() as u64;
     // The segments in pairs: the next one's header says where this one ends.
     let mut current: Option<Segment> = None;
-    for &number in &listing.segments {
-        let path = segment_path(dir, number);
+    for (number, path) in segments {
         let next = match open_segment(disk.open_read(&path)?, path, report.log, number) {
             Ok(segment) => Some(segment),
             Err(error) => report.damage(error).map(|()| None)?,
@@ -101,6 +103,25 @@ pub fn verify(disk: &dyn Disk, dir: &str) -> Result<Report, LogError> {
         report.tail(&segment)?;
     }
     Ok(report)
+}
+
+/// The path of each segment, which may be the one between two that a start gives it.
+fn segments_by_number(
+    disk: &dyn Disk,
+    dir: &str,
+    listing: &Listing,
+) -> Result<BTreeMap<u64, String>, LogError> {
+    let named = listing.segments.iter().map(|&number| (number, segment_path(dir, number)));
+    let mut segments: BTreeMap<u64, String> = named.collect();
+    for &number in &listing.renewed {
+        segments.entry(number).or_insert_with(|| renewed_path(dir, number));
+    }
+    if let Some(number) = displaced_first(disk, dir, listing)?
+        && let Some((_, path)) = segments.pop_first()
+    {
+        segments.entry(number).or_insert(path);
+    }
+    Ok(segments)
 }
 
 impl Report {

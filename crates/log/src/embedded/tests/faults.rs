@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use holdfast_base::{Lsn, ShardId};
-use holdfast_io::{Disk, SeededRandom, SimDisk};
+use holdfast_io::{Disk, Random, SeededRandom, SimDisk};
 
-use super::{KIB, SHARD, TestResult, append, open, open_with, options};
+use super::{KIB, SHARD, TestResult, append, open, open_with, options, verify};
 use crate::{Log, LogError, OpenMode, Outcome, Refused, suite::Owner};
 
 /// Submits one call and gives its outcome.
@@ -124,6 +124,105 @@ fn after_a_failed_sync_of_the_folder_only_opening_again_helps() -> TestResult {
     Ok(())
 }
 
+/// Appends what fills a segment of these tests by more than half.
+fn fill_segments(owner: &mut Owner, count: usize) -> TestResult {
+    (0..count).try_for_each(|_| append(owner, 1, 20 << 10).map(|_| ()))?;
+    Ok(())
+}
+
+#[test]
+fn a_segment_trimmed_while_the_folder_could_not_be_synced_stays_away() -> TestResult {
+    // With a reserve waiting the trimmed segment is removed, without one it becomes the reserve.
+    for (seed, has_reserve) in (0..40).map(|seed| (seed, seed % 2 == 0)) {
+        let disk = SimDisk::new();
+        let log = open(&disk)?;
+        let mut owner = Owner::open(&log, SHARD)?;
+        fill_segments(&mut owner, 5)?;
+        if has_reserve {
+            log.prepare_reserve()?;
+        }
+        disk.fail_sync("log", 1);
+        assert!(log.trim(SHARD, Lsn(2)).is_err(), "the sync of the folder fails");
+        assert!(log.trim(SHARD, Lsn(3)).is_err_and(|error| error.to_string().contains("restart")));
+        drop((owner, log));
+        disk.kill_process();
+        let log = open(&disk)?;
+        let mut owner = Owner::open(&log, SHARD)?;
+        assert!(log.trim(SHARD, Lsn(4))? > Lsn(2));
+        append(&mut owner, 1, 100)?;
+        let next = owner.next_lsn();
+        drop((owner, log));
+        disk.crash(&mut SeededRandom::new(seed));
+        let log = open(&disk).map_err(|error| format!("seed {seed}: {error}"))?;
+        assert_eq!(log.bounds(SHARD).next, next, "seed {seed}");
+        assert_eq!(log.read(SHARD, Lsn(4), 1 << 20)?.next(), next, "seed {seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reserve_that_could_not_be_made_larger_serves_as_it_was() -> TestResult {
+    for seed in 0..40 {
+        let disk = SimDisk::new();
+        let log = open(&disk)?;
+        let mut owner = Owner::open(&log, SHARD)?;
+        append(&mut owner, 1, 100)?;
+        log.prepare_reserve()?;
+        disk.fail_sync("reserve", 1);
+        assert!(matches!(outcome(&mut owner, 300 << 10), Err(Refused::Poisoned(_))));
+        drop((owner, log));
+        disk.kill_process();
+        let log = open(&disk)?;
+        let mut owner = Owner::open(&log, SHARD)?;
+        fill_segments(&mut owner, 4)?;
+        let next = owner.next_lsn();
+        drop((owner, log));
+        disk.crash(&mut SeededRandom::new(seed));
+        let log = open(&disk).map_err(|error| format!("seed {seed}: {error}"))?;
+        assert_eq!(log.bounds(SHARD).next, next, "seed {seed}");
+        assert_eq!(log.read(SHARD, Lsn(1), 1 << 20)?.next(), next, "seed {seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_log_whose_own_name_could_not_be_synced_keeps_what_is_acknowledged_later() -> TestResult {
+    for seed in 0..20 {
+        let disk = SimDisk::new();
+        // Behind identity, segment and the folder in the making: the folder that holds the log.
+        disk.fail_sync("", 4);
+        assert!(matches!(open(&disk), Err(LogError::Io(_))));
+        disk.kill_process();
+        let log = open(&disk)?;
+        append(&mut Owner::open(&log, SHARD)?, 1, 100)?;
+        drop(log);
+        disk.crash(&mut SeededRandom::new(seed));
+        let log = open_with(&disk, options(OpenMode::Existing))
+            .map_err(|error| format!("seed {seed}: {error}"))?;
+        assert_eq!(log.bounds(SHARD).next, Lsn(2), "seed {seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_empty_log_stays_the_same_whenever_an_opening_is_cut_short() -> TestResult {
+    let mut moved = 0;
+    for (moment, seed) in (0..16).flat_map(|moment| (0..8).map(move |seed| (moment, seed))) {
+        let disk = SimDisk::new();
+        let id = open(&disk)?.id();
+        disk.kill_process();
+        disk.power_off_after(moment);
+        let _cut_short = open(&disk);
+        disk.crash(&mut SeededRandom::new(seed));
+        moved += u64::from(!disk.exists("log")?);
+        let log = open_with(&disk, options(OpenMode::Existing))
+            .map_err(|error| format!("moment {moment}, seed {seed}: {error}"))?;
+        assert_eq!(log.id(), id, "moment {moment}, seed {seed}");
+    }
+    assert!(moved > 0, "no cut fell between the two names of the folder");
+    Ok(())
+}
+
 #[test]
 fn an_interrupted_renewal_of_a_name_is_finished() -> TestResult {
     let disk = SimDisk::new();
@@ -131,8 +230,88 @@ fn an_interrupted_renewal_of_a_name_is_finished() -> TestResult {
     append(&mut Owner::open(&log, SHARD)?, 1, 100)?;
     drop(log);
     disk.rename("log/0000000000000001.seg", "log/0000000000000001.seg.again")?;
+    let report = verify(&disk, "log")?;
+    assert!(report.start_cut_short && report.is_sound() && report.records == 1, "{report:?}");
     assert_eq!(open(&disk)?.bounds(SHARD).next, Lsn(2));
     assert!(disk.exists("log/0000000000000001.seg")?);
+    assert!(!verify(&disk, "log")?.start_cut_short);
+    Ok(())
+}
+
+#[test]
+fn every_moment_of_a_power_cut_while_opening_leaves_a_log_that_opens() -> TestResult {
+    let mut displaced = 0;
+    for (moment, seed) in (0..40).flat_map(|moment| [(moment, moment), (moment, 1000 + moment)]) {
+        let disk = SimDisk::new();
+        let log = open(&disk)?;
+        let mut owner = Owner::open(&log, SHARD)?;
+        fill_segments(&mut owner, 4)?;
+        log.trim(SHARD, Lsn(3))?;
+        let (first, next) = (log.bounds(SHARD).first, owner.next_lsn());
+        drop((owner, log));
+        disk.kill_process();
+        disk.power_off_after(moment);
+        let _cut_short = open(&disk);
+        disk.crash(&mut SeededRandom::new(seed));
+        let names = disk.list("log")?;
+        if names.first().is_some_and(|name| name == "0000000000000002.seg") {
+            displaced += 1;
+            let report = verify(&disk, "log")?;
+            assert!(report.start_cut_short && report.is_sound(), "moment {moment}: {report:?}");
+            assert_eq!(report.shards[&SHARD].next, next, "moment {moment}");
+        }
+        let log = open(&disk).map_err(|error| format!("moment {moment}, {names:?}: {error}"))?;
+        assert_eq!((log.bounds(SHARD).first, log.bounds(SHARD).next), (first, next));
+        assert_eq!(log.read(SHARD, first, 1 << 20)?.next(), next);
+    }
+    assert!(displaced > 0, "no cut fell between the two names of the first segment");
+    Ok(())
+}
+
+#[test]
+fn whatever_stops_one_opening_after_another_the_log_opens_in_the_end() -> TestResult {
+    let (mut stopped, mut cut_short) = (0, 0);
+    for seed in 0..3_000 {
+        let mut random = SeededRandom::new(seed);
+        let disk = SimDisk::new();
+        let log = open(&disk)?;
+        let mut owner = Owner::open(&log, SHARD)?;
+        fill_segments(&mut owner, 3)?;
+        log.trim(SHARD, Lsn(2))?;
+        disk.fail_sync("log", 1);
+        let _unsynced = log.trim(SHARD, Lsn(3));
+        let next = owner.next_lsn();
+        drop((owner, log));
+        disk.kill_process();
+        for _ in 0..6 {
+            match random.below(3) {
+                0 => disk.fail_sync("log", 1 + random.below(5)),
+                1 => disk.power_off_after(random.below(12)),
+                _ => {}
+            }
+            stopped += u64::from(open(&disk).is_err());
+            if random.chance(0.5) {
+                disk.crash(&mut random);
+                disk.clear_faults();
+            } else if random.chance(0.5) {
+                disk.clear_faults();
+                disk.kill_process();
+            } else {
+                disk.kill_process();
+            }
+            cut_short += u64::from(verify(&disk, "log").is_ok_and(|it| it.start_cut_short));
+        }
+        disk.crash(&mut random);
+        disk.clear_faults();
+        let found = verify(&disk, "log").map_err(|error| format!("seed {seed}: {error}"))?;
+        assert!(found.is_sound(), "seed {seed}: {found:?}");
+        let log = open(&disk).map_err(|error| format!("seed {seed}: {error}"))?;
+        assert_eq!(log.bounds(SHARD).next, next, "seed {seed}");
+        let first = log.bounds(SHARD).first;
+        assert!(first <= Lsn(3), "seed {seed}: begins at {first}");
+        assert_eq!(log.read(SHARD, first, 1 << 20)?.next(), next, "seed {seed}");
+    }
+    assert!(stopped > 1_000 && cut_short > 100, "{stopped} stopped, {cut_short} between two names");
     Ok(())
 }
 
