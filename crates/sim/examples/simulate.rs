@@ -1,11 +1,11 @@
 //! Runs the simulator over a range of seeds: `simulate --from 0 --seeds 1000 [--steps 600]
-//! [--everything] [--planted AcknowledgeBeforeSync]`.
+//! [--planted AcknowledgeBeforeSync]`.
 //!
 //! Prints what was reached, and for a failing seed its last events and the command that repeats it.
 
 use std::process::ExitCode;
 
-use holdfast_sim::simulator::{Plan, Planted, Reached, SyncFaults, run};
+use holdfast_sim::simulator::{Plan, Planted, Reached, run};
 
 /// What follows the option; `None` if it is not given.
 fn given(name: &str) -> Option<String> {
@@ -21,8 +21,6 @@ fn number(name: &str, default: u64) -> Result<u64, String> {
 fn plans() -> Result<Vec<Plan>, String> {
     let (from, seeds) = (number("--from", 0)?, number("--seeds", 100)?);
     let steps = u32::try_from(number("--steps", 600)?).map_err(|_| "--steps is too large")?;
-    let everything = given("--everything").is_some();
-    let sync_faults = if everything { SyncFaults::Everything } else { SyncFaults::Segments };
     let planted = match given("--planted") {
         None => None,
         Some(name) => {
@@ -30,9 +28,7 @@ fn plans() -> Result<Vec<Plan>, String> {
             Some(known.ok_or(format!("--planted {name:?} is none of {:?}", Planted::ALL))?)
         }
     };
-    Ok((from..from + seeds)
-        .map(|seed| Plan { steps, sync_faults, planted, ..Plan::new(seed) })
-        .collect())
+    Ok((from..from + seeds).map(|seed| Plan { steps, planted, ..Plan::new(seed) }).collect())
 }
 
 fn main() -> ExitCode {

@@ -3,20 +3,17 @@
 
 use holdfast_sim::simulator::{Plan, Planted, run};
 
-/// Seeds within which each planted bug must be found.
-const SEEDS_MAX: u64 = 60;
-
 #[test]
-fn every_planted_bug_is_found_within_sixty_seeds() {
+fn every_planted_bug_is_found_within_its_seeds() {
     for planted in Planted::ALL {
-        let found = (0..SEEDS_MAX).find_map(|seed| {
+        let found = (0..planted.seeds_max()).find_map(|seed| {
             let plan = Plan { planted: Some(*planted), ..Plan::new(seed) };
             let failure = run(plan).err()?;
             let told = planted.evidence().iter().any(|words| failure.what.contains(words));
             told.then_some((seed, failure))
         });
         let Some((seed, failure)) = found else {
-            panic!("{planted:?} was not found within {SEEDS_MAX} seeds");
+            panic!("{planted:?} was not found within {} seeds", planted.seeds_max());
         };
         let what = failure.what.lines().next().unwrap_or_default();
         println!("{planted:?}: seed {seed}: {}", what.chars().take(120).collect::<String>());

@@ -14,14 +14,14 @@ use holdfast_base::{
     row::AppliedState,
 };
 use holdfast_engine::{Engine, Lookup, Tier};
-use holdfast_io::{Clock, Disk, Random, SimClock, SimDisk};
+use holdfast_io::{Clock, Random, SimClock, SimDisk};
 use holdfast_log::{
     Completion, EmbeddedLog, EmbeddedOptions, Log, LogError, OpenMode, Outcome, Refused, Session,
 };
 use holdfast_shard::{CommitStep, Limits, Shard, ShardParts, replay};
 use parking_lot::Mutex;
 
-use super::engine::SimEngine;
+use super::{Planted, engine::SimEngine, planted_disk::disk_for_log};
 
 /// The only shard.
 pub(super) const SHARD: ShardId = ShardId(0);
@@ -126,6 +126,7 @@ impl Life {
     pub fn open_log(
         setup: &Setup,
         disk: &SimDisk,
+        planted: Option<Planted>,
         engine: &SimEngine,
         random: &mut dyn Random,
     ) -> Result<EmbeddedLog, Error> {
@@ -133,8 +134,7 @@ impl Life {
         let mut options = EmbeddedOptions::new(LOG_DIR, OpenMode::Create);
         options.segment_bytes = setup.segment_bytes;
         options.engine_claims = stored.iter().map(|state| (SHARD, state.lsn)).collect();
-        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        EmbeddedLog::open(disk, options, random).map_err(of_log)
+        EmbeddedLog::open(disk_for_log(disk, planted), options, random).map_err(of_log)
     }
 
     /// Becomes the owner, at first or after a failure.

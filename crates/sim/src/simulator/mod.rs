@@ -14,6 +14,7 @@ mod engine;
 mod interrupt;
 mod life;
 mod planted;
+mod planted_disk;
 mod pushes;
 mod reached;
 mod restart;
@@ -34,25 +35,14 @@ pub struct Plan {
     pub seed: u64,
     /// Random steps before the run heals and is judged.
     pub steps: u32,
-    /// Whose syncs fail now and then.
-    pub sync_faults: SyncFaults,
     /// A bug to drive with.
     pub planted: Option<Planted>,
-}
-
-/// Which syncs of the log are made to fail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SyncFaults {
-    /// Those of segments: every group's.
-    Segments,
-    /// Those of the reserve and of the folder as well: the changes of names.
-    Everything,
 }
 
 impl Plan {
     /// The plan of this seed, of the usual length.
     pub fn new(seed: u64) -> Plan {
-        Plan { seed, steps: 600, sync_faults: SyncFaults::Segments, planted: None }
+        Plan { seed, steps: 600, planted: None }
     }
 }
 
@@ -87,13 +77,10 @@ impl fmt::Display for Failure {
         for event in &self.events {
             writeln!(f, "{event}")?;
         }
-        let Plan { seed, steps, planted, sync_faults } = self.plan;
+        let Plan { seed, steps, planted } = self.plan;
         writeln!(f, "seed {seed}, {steps} steps, planted {planted:?}: {}", self.what)?;
         write!(f, "again: cargo run --release -p holdfast-sim --example simulate -- ")?;
         write!(f, "--from {seed} --seeds 1 --steps {steps}")?;
-        if sync_faults == SyncFaults::Everything {
-            write!(f, " --everything")?;
-        }
         match planted {
             Some(planted) => write!(f, " --planted {planted:?}"),
             None => Ok(()),

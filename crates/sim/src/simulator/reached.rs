@@ -28,6 +28,10 @@ pub enum Case {
     UnknownLost,
     /// A failed sync ended a session, and a new one went on within the process.
     SyncFailureRecovered,
+    /// Segments were given up, and the folder could not be synced.
+    TrimNotSynced,
+    /// A reserve could not be synced.
+    ReserveNotSynced,
     /// The log had no room.
     DiskFull,
     /// A record was made explicit as durable by a watermark.
@@ -74,7 +78,7 @@ pub enum Case {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 32] = [
+    pub const ALL: [Case; 34] = [
         Case::StopWithGroupInFlight,
         Case::PowerCutWithinLog,
         Case::TornTail,
@@ -86,6 +90,8 @@ impl Case {
         Case::UnknownSurvived,
         Case::UnknownLost,
         Case::SyncFailureRecovered,
+        Case::TrimNotSynced,
+        Case::ReserveNotSynced,
         Case::DiskFull,
         Case::Watermark,
         Case::SegmentRolled,

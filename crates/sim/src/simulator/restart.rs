@@ -130,7 +130,13 @@ impl World {
         }
         let files = self.disk.list(LOG_DIR).unwrap_or_default();
         self.trace.note(format_args!("start with {}", files.join(" ")));
-        let opened = Life::open_log(&self.setup, &self.disk, &self.engine, &mut self.random);
+        let opened = Life::open_log(
+            &self.setup,
+            &self.disk,
+            self.plan.planted,
+            &self.engine,
+            &mut self.random,
+        );
         let log = match opened {
             Ok(log) => log,
             Err(error) => return Ok(Err(error)),

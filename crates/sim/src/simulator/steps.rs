@@ -9,7 +9,7 @@ use holdfast_io::{Clock, Random, SeededRandom};
 use holdfast_log::Log;
 
 use super::{
-    Case, Checked, Planted, SyncFaults,
+    Case, Checked, Planted,
     ask::Ask,
     cells::{CellOp, CellReply},
     clients::{Clients, Watching},
@@ -31,6 +31,7 @@ enum Step {
     FlushEngine,
     FlushSome,
     Trim,
+    TrimUnsynced,
     Expire,
     SweepCollections,
     SweepGeneration,
@@ -49,7 +50,7 @@ enum Step {
 }
 
 /// Each step's usual weight, and whether a seed may change it.
-const USUAL: [(Step, u64, bool); 26] = [
+const USUAL: [(Step, u64, bool); 27] = [
     (Step::Ask, 300, false),
     (Step::Retry, 60, false),
     (Step::Watch, 12, true),
@@ -61,6 +62,7 @@ const USUAL: [(Step, u64, bool); 26] = [
     (Step::FlushEngine, 8, true),
     (Step::FlushSome, 8, true),
     (Step::Trim, 14, true),
+    (Step::TrimUnsynced, 3, true),
     (Step::Expire, 14, true),
     (Step::SweepCollections, 8, true),
     (Step::SweepGeneration, 6, true),
@@ -145,6 +147,12 @@ impl World {
                 self.engine.model.flush_oldest(count);
             }
             Step::Trim => return self.step_trim(),
+            Step::TrimUnsynced => {
+                // The next sync is the folder's, if a segment goes.
+                self.faulty = true;
+                self.fail_sync(LOG_DIR, 1);
+                return self.step_trim();
+            }
             Step::Expire => return self.step_expire(),
             Step::SweepCollections => return self.step_sweep_collections(),
             Step::SweepGeneration => return self.step_sweep_generation(),
@@ -173,14 +181,10 @@ impl World {
         let injected = || EngineError::new(EngineErrorKind::Io, "injected");
         match fault {
             Step::FailSync => {
-                let parts: &[&str] = match self.plan.sync_faults {
-                    SyncFaults::Segments => &[".seg"],
-                    SyncFaults::Everything => &[".seg", "reserve", LOG_DIR],
-                };
-                let part = *self.random.pick(parts).unwrap_or(&LOG_DIR);
+                // Groups, the reserve, and with any of them the changes of names.
+                let part = *self.random.pick(&[".seg", "reserve", LOG_DIR]).unwrap_or(&LOG_DIR);
                 let nth = 1 + self.random.below(3);
-                self.sync_faults += 1;
-                self.disk.fail_sync(part, nth);
+                self.fail_sync(part, nth);
             }
             Step::FailEngineWrite => self.engine.model.fail_next_write(injected()),
             Step::FailEngineFlush => self.engine.model.fail_next_flush(injected()),
@@ -194,6 +198,12 @@ impl World {
                 self.plan_power_cut(count);
             }
         }
+    }
+
+    fn fail_sync(&mut self, part: &str, nth: u64) {
+        self.names_at_risk |= part != ".seg";
+        self.sync_faults += 1;
+        self.disk.fail_sync(part, nth);
     }
 
     fn step_ask(&mut self) -> Checked<()> {
@@ -315,12 +325,15 @@ impl World {
             }
             Err(error) => {
                 let error = holdfast_base::Error::new(error.kind(), error.to_string());
+                let uncertain = error.text().contains("sync directory");
+                self.reached.hit_if(uncertain, Case::TrimNotSynced);
                 self.excuse("trim", &error)?;
             }
         }
         if let Err(error) = life.log.prepare_reserve() {
             let error = holdfast_base::Error::new(error.kind(), error.to_string());
             self.reached.hit_if(error.kind() == ErrorKind::Full, Case::DiskFull);
+            self.reached.hit_if(error.text().contains("sync log/reserve"), Case::ReserveNotSynced);
             self.excuse("reserve", &error)?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use holdfast_io::{Disk, Random, SeededRandom, SimClock, SimDisk};
 use holdfast_log::Log;
 
 use super::{
-    Case, Checked, Plan, Planted, Reached, Report, SyncFaults, Trace,
+    Case, Checked, Plan, Planted, Reached, Report, Trace,
     archive::Archive,
     ask::{Answer, Ask},
     clients::{Clients, LastReads},
@@ -55,6 +55,8 @@ pub(super) struct World {
     pub outcomes: super::interrupt::Outcomes,
     /// Failing syncs ordered since the last recovery within the process.
     pub sync_faults: u32,
+    /// A sync of the log's folder or reserve may have failed.
+    pub names_at_risk: bool,
     /// When the process stopped: what was durable, and what had been handed to the log.
     pub uncertain: (Lsn, Lsn),
 }
@@ -97,6 +99,7 @@ impl World {
             segment: String::new(),
             outcomes: Default::default(),
             sync_faults: 0,
+            names_at_risk: false,
             uncertain: (Lsn::ZERO, Lsn::ZERO),
         }
     }
@@ -263,7 +266,7 @@ impl World {
                 self.recover()?;
             }
             // Once its folder's sync has failed, the log asks for a new process.
-            if self.failed || self.plan.sync_faults == SyncFaults::Everything {
+            if self.failed || self.names_at_risk {
                 self.kill()?;
             }
             self.disk.clear_faults();
@@ -274,6 +277,7 @@ impl World {
             self.drain()?;
             if self.clients.answered() > before {
                 self.faulty = false;
+                self.names_at_risk = false;
                 return Ok(());
             }
         }
