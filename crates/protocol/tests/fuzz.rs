@@ -4,8 +4,9 @@
 //! Run as ordinary tests these take the corpus beside this file and some random inputs (a failure
 //! prints its seed); under `cargo bolero` the same targets are fuzzed by coverage.
 
-use holdfast_protocol::resp::{
-    Limits, Parse, ProtocolError, RequestParser, Value, parse_value, skip_reply,
+use holdfast_protocol::{
+    number::{parse_f64, parse_i64, write_double_17g},
+    resp::{Limits, Parse, ProtocolError, RequestParser, Value, parse_value, skip_reply},
 };
 
 const LIMITS: Limits = Limits {
@@ -144,4 +145,29 @@ fn any_bytes_are_requests_or_refused() {
 #[test]
 fn any_bytes_are_replies_or_refused() {
     bolero::check!(name = "reply").for_each(read_reply);
+}
+
+fn read_number(text: &[u8]) {
+    if let Some(value) = parse_i64(text) {
+        assert_eq!(value.to_string().as_bytes(), text, "one spelling for each value");
+    }
+    if let Some(value) = parse_f64(text) {
+        let mut printed = Vec::new();
+        write_double_17g(&mut printed, value);
+        let again = parse_f64(&printed).map(f64::to_bits);
+        assert_eq!(again, Some(value.to_bits()), "{value} prints as {printed:?}");
+    }
+}
+
+/// Digits and signs, so that random input gets past the first byte.
+fn numeric(input: &[u8]) -> Vec<u8> {
+    input.iter().map(|byte| b"0123456789-+.eE"[usize::from(byte % 15)]).collect()
+}
+
+#[test]
+fn any_text_is_a_number_or_refused() {
+    bolero::check!(name = "number").for_each(|input: &[u8]| {
+        read_number(input);
+        read_number(&numeric(input));
+    });
 }

@@ -14,6 +14,8 @@ mod connection;
 mod ending;
 mod farewell;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod freed;
 mod glob;
 mod http;

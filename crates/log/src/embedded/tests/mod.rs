@@ -4,6 +4,7 @@
 mod begin;
 mod damage;
 mod faults;
+mod fuzz;
 mod planted;
 
 use std::{
