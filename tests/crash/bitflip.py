@@ -11,6 +11,7 @@ cannot be told from a torn write. Its record is a key of its own here, and that 
 
 import os
 import random
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -27,21 +28,60 @@ LOG_TURNS = 3
 LAST = "last"
 # What the copies take at most: a bit is flipped in a file, so that it is no matter where the files lie.
 COPIES_BYTES_MAX = 1 << 30
+BASE_TRIES = 12
 COLLECTION_READS = [("HGETALL", "h"), ("HLEN", "h"), ("LRANGE", "l", 0, -1), ("LLEN", "l"), ("SMEMBERS", "m"),
                     ("SCARD", "m"), ("ZRANGE", "z", 0, -1, "WITHSCORES"), ("ZCARD", "z")]
-# Kinds of files, by their path in the data folder.
+# Kinds of files, by their path in the data folder; the first that fits. A file of no kind is an error:
+# so every file that a node makes is one that bits were flipped in.
 KINDS = {
-    "log segment": lambda path: path.startswith("log/") and path.endswith(".seg"),
-    "log reserve": lambda path: path == "log/reserve",
-    "log identity": lambda path: path == "log/identity",
-    "table": lambda path: path.endswith(".sst"),
-    "MANIFEST": lambda path: path.startswith("engine/MANIFEST-"),
-    "CURRENT": lambda path: path == "engine/CURRENT",
-    "OPTIONS": lambda path: path.startswith("engine/OPTIONS-"),
-    "IDENTITY": lambda path: path == "engine/IDENTITY",
-    "LOG": lambda path: path == "engine/LOG",
-    "lock": lambda path: path == "lock",
+    "log segment in use": lambda file: file.is_segment and file.is_last,
+    "log segment, recycled": lambda file: file.is_segment and file.is_recycled,
+    "log segment, sealed": lambda file: file.is_segment,
+    "log reserve": lambda file: file.path == "log/reserve",
+    "log identity": lambda file: file.path == "log/identity",
+    "table": lambda file: file.path.endswith(".sst"),
+    "MANIFEST": lambda file: file.path.startswith("engine/MANIFEST-"),
+    "CURRENT": lambda file: file.path == "engine/CURRENT",
+    "OPTIONS": lambda file: file.path.startswith("engine/OPTIONS-"),
+    "IDENTITY": lambda file: file.path == "engine/IDENTITY",
+    "engine's LOG": lambda file: file.path.startswith("engine/LOG"),
+    "lock": lambda file: file.path == "lock",
+    "left half made": lambda file: file.path in HALF_MADE,
 }
+# What a crash can leave of files that get another name when they are whole; made here.
+HALF_MADE = ("log/reserve.tmp", "engine/000999.dbtmp")
+# Files that hold no bit: the engine's lock, and its own write-ahead log, which is not used.
+EMPTY = re.compile(r"engine/(LOCK|\d+\.log)")
+
+
+class Found:
+    """A file of the data folder."""
+
+    def __init__(self, root, path, last_segment):
+        self.path = path
+        self.is_segment = path.startswith("log/") and path.endswith(".seg")
+        self.is_last = path == last_segment
+        # Bit 31 of the count of shards: all zeros at first (docs/formats.md, "Segment header").
+        self.is_recycled = self.is_segment and not (root / path).read_bytes()[59] & 0x80
+
+
+def by_kind(root):
+    """The files with content, by kind, and the names of those without."""
+    paths = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    last = max(path for path in paths if path.endswith(".seg"))
+    files, empty = {kind: [] for kind in KINDS}, []
+    for path in paths:
+        if not (root / path).stat().st_size:
+            if not EMPTY.fullmatch(path):
+                raise Violation(f"{path} is empty")
+            empty.append(path)
+            continue
+        found = Found(root, path, last)
+        kind = next((kind for kind, fits in KINDS.items() if fits(found)), None)
+        if kind is None:
+            raise Violation(f"{path} is of no kind that is known here")
+        files[kind].append(path)
+    return files, empty
 
 
 class Base:
@@ -49,6 +89,7 @@ class Base:
 
     def __init__(self, folder, seed):
         self.folder = folder
+        folder.mkdir()
         self.right = {}
         self.collections = {}
         choice = random.Random(f"{seed}/bitflip")
@@ -71,8 +112,10 @@ class Base:
             until((folder / "base" / "log" / "reserve").exists, "the log has a reserve")
             client.expect("SET", LAST, "x")
         server.kill()
-        self.files = {kind: [path for path in self._paths() if match(path)] for kind, match in KINDS.items()}
-        if len(self.files["table"]) < 2 or len(self.files["log segment"]) < 3:
+        for path in HALF_MADE:
+            (folder / "base" / path).write_bytes(choice.randbytes(10_000))
+        self.files, self.empty = by_kind(folder / "base")
+        if len(self.files["table"]) < 2 or len(self.files["log segment, sealed"]) < 2:
             raise Violation(f"the folder to damage came out too small: {self.files}")
 
     @staticmethod
@@ -98,10 +141,6 @@ class Base:
             client.expect("SADD", "m", name)
             client.expect("ZADD", "z", score, name)
 
-    def _paths(self):
-        root = self.folder / "base"
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.stat().st_size)
-
     def copy(self, to):
         """A copy; tables are never changed in place, so a link will do for them."""
         root = self.folder / "base"
@@ -111,6 +150,18 @@ class Base:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             (os.link if path.suffix == ".sst" else shutil.copyfile)(path, target)
+
+
+def complete_base(folder, seed):
+    """A folder with every kind of file. Whether a trimmed segment is used again is a race with the making
+    of the reserve, so it takes some tries."""
+    for number in range(BASE_TRIES):
+        base = Base(folder / f"try{number}", seed + number)
+        missing = [kind for kind, files in base.files.items() if not files]
+        if not missing:
+            return base
+        shutil.rmtree(base.folder)
+    raise Violation(f"no folder of {BASE_TRIES} has {', '.join(missing)}")
 
 
 def flip(path, bit):
@@ -189,6 +240,8 @@ def refused(who, code, said, path):
 def checked(base, folder, path):
     """What `check` makes of the copy: 'refused' or 'right'."""
     code, said = Server(folder, folder.parent / "server.log").check()
+    if code != 0 and "restore from a backup" not in said:
+        raise Violation(f"check does not say what to do: {said[-500:]}")
     return "right" if code == 0 else refused("check", code, said, path)
 
 
@@ -233,8 +286,9 @@ def run(seed, per_kind, say, kinds=tuple(KINDS)):
     """So many flips for each kind of file, side by side; gives what became of them."""
     figures, violations = {}, []
     with scratch(memory_with_room(COPIES_BYTES_MAX)) as folder:
-        base = Base(folder, seed)
+        base = complete_base(folder, seed)
         see_planted(base)
+        say(f"bit flips: no bit to flip in {', '.join(base.empty)}")
         for kind in kinds:
             flips = chosen(base, kind, seed, per_kind)
             done = side_by_side(lambda number: one_flip(base, folder / f"flip-{number}", *flips[number]), range(per_kind))
@@ -255,7 +309,5 @@ def run(seed, per_kind, say, kinds=tuple(KINDS)):
 def chosen(base, kind, seed, per_kind):
     """The flips of a kind: (file, bit)."""
     files, choice = base.files[kind], random.Random(f"{seed}/{kind}")
-    if not files:
-        raise Violation(f"there is no {kind} to damage")
     paths = [choice.choice(files) for _ in range(per_kind)]
     return [(path, choice.randrange(8 * (base.folder / "base" / path).stat().st_size)) for path in paths]

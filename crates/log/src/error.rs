@@ -24,7 +24,7 @@ impl fmt::Display for Corruption {
         write!(
             f,
             "log damaged: {file} at byte {offset}: {what}. Acknowledged records may be in it: keep \
-             the folder, put the missing or damaged file back, or restore from a snapshot"
+             the folder, put the missing or damaged file back, or restore from a backup"
         )
     }
 }

@@ -14,9 +14,9 @@ mod connection;
 mod ending;
 mod farewell;
 mod fetch;
+mod freed;
 #[cfg(test)]
 mod fuzz;
-mod freed;
 mod glob;
 mod http;
 mod inbox;

@@ -15,7 +15,7 @@ use std::{
 
 use holdfast_backup::{RESTORING_FILE, remove_checkpoint};
 use holdfast_base::{Error, ErrorKind, Lsn, ShardId, row::AppliedState};
-use holdfast_engine::{Engine, EngineOptions, RocksEngine};
+use holdfast_engine::{Engine, EngineError, EngineErrorKind, EngineOptions, RocksEngine};
 use holdfast_io::{Clock, Disk, DiskLock, OsRandom, Random, RealDisk, SeededRandom, SystemClock};
 use holdfast_log::{EmbeddedLog, EmbeddedOptions, Session, SyncPolicy};
 use holdfast_shard::{Limits, Shard, ShardParts, replay};
@@ -533,8 +533,11 @@ pub(crate) fn must_hold_data(disk: &dyn Disk, data: &Path) -> Result<(), Error> 
     if disk.exists(LOG_DIR).map_err(io_error(data))? {
         return Ok(());
     }
-    let text = format!("{}: no data of a node here", data.display());
-    Err(Error::new(ErrorKind::Invalid, text))
+    let here = data.display();
+    if disk.exists(ENGINE_DIR).map_err(io_error(data))? {
+        return Err(damaged(&format!("{here}: there is an engine, but no log beside it")));
+    }
+    Err(Error::new(ErrorKind::Invalid, format!("{here}: no data of a node here")))
 }
 
 /// As [`check`], of a folder that is locked already.
@@ -547,16 +550,20 @@ pub(crate) fn verify_data(disk: &Arc<dyn Disk>, data: &Path) -> Result<Vec<Strin
     if let Some((file, offset)) = &report.torn {
         lines.push(format!("log: the last write, {file} at {offset}, is torn and will be cut off"));
     }
+    if report.start_cut_short {
+        lines.push("log: a start was cut short; the next one finishes it".to_owned());
+    }
     if let Some(problem) = report.problems.first() {
         return Err(Error::new(ErrorKind::Corrupt, problem.to_string()));
     }
     let options = EngineOptions::default();
     let engine =
-        RocksEngine::open(&data.join(ENGINE_DIR), holdfast_engine::OpenMode::Existing, &options)?;
-    let verified = engine.verify()?;
+        RocksEngine::open(&data.join(ENGINE_DIR), holdfast_engine::OpenMode::Existing, &options)
+            .map_err(engine_error)?;
+    let verified = engine.verify().map_err(engine_error)?;
     lines.push(format!("engine: {} files, {} bytes", verified.files, verified.bytes));
     if let Some(damage) = verified.damage.first() {
-        return Err(Error::new(ErrorKind::Corrupt, format!("engine: {damage}")));
+        return Err(damaged(&format!("engine: {damage}")));
     }
     let state = holdfast_shard::stored_state(&engine, SHARD)?.unwrap_or_default();
     let ends = report.shards.get(&SHARD);
@@ -568,10 +575,24 @@ pub(crate) fn verify_data(disk: &Arc<dyn Disk>, data: &Path) -> Result<Vec<Strin
     ));
     if state.lsn >= next || state.lsn.next() < first {
         let text = format!(
-            "the engine has applied {}, but the log holds {first} to before {next}",
+            "log and engine are not of one time: the engine has applied {}, but the log holds {first} \
+             to before {next}",
             state.lsn
         );
-        return Err(Error::new(ErrorKind::Corrupt, text));
+        return Err(damaged(&text));
     }
     Ok(lines)
+}
+
+fn engine_error(error: EngineError) -> Error {
+    match error.kind {
+        EngineErrorKind::Corrupt | EngineErrorKind::Missing => damaged(&error.to_string()),
+        _ => error.into(),
+    }
+}
+
+/// What is damaged, with what to do about it.
+fn damaged(what: &str) -> Error {
+    let advice = "keep the folder, put the missing or damaged file back, or restore from a backup";
+    Error::new(ErrorKind::Corrupt, format!("{what}. Acknowledged records may be lost: {advice}"))
 }
