@@ -77,3 +77,27 @@ fn the_bytes_from_a_position_are_those_of_the_segments_that_hold_it() -> TestRes
     assert!(left[29] < 32 * KIB, "{left:?}");
     Ok(())
 }
+
+#[test]
+fn a_power_cut_at_any_moment_leaves_a_whole_log_or_none() -> TestResult {
+    let (mut whole, mut none) = (0, 0);
+    for operations in 0.. {
+        let disk = SimDisk::new();
+        disk.power_off_after(operations);
+        let finished = begun(&disk, 1).is_ok();
+        disk.crash(&mut SeededRandom::new(operations));
+        match open_with(&disk, options(OpenMode::Existing)) {
+            Ok(log) => {
+                assert_eq!(log.bounds(SHARD).next, Lsn(701), "after {operations} operations");
+                whole += 1;
+            }
+            Err(LogError::Missing(_)) if !finished => none += 1,
+            Err(error) => return Err(format!("after {operations} operations: {error}").into()),
+        }
+        if finished {
+            break;
+        }
+    }
+    assert!(whole > 0 && none > 0, "{whole} whole, {none} none");
+    Ok(())
+}
