@@ -41,8 +41,12 @@ def lines(cells):
             if peer != UNSYNCED:
                 yield f"{name}: p50 ms", f"{ours.p50_ms:.2f}", f"{theirs.p50_ms:.2f}", cell.ratio("p50_ms", peer)
                 yield f"{name}: p99 ms", f"{ours.p99_ms:.2f}", f"{theirs.p99_ms:.2f}", cell.ratio("p99_ms", peer)
+            try:
+                ratio = cell.ratio("cpu_seconds_per_million", peer)
+            except comparison.TooShort:
+                ratio = None
             yield (f"{name}: server CPU-s per million", f"{ours.cpu_seconds_per_million:.2f}",
-                   f"{theirs.cpu_seconds_per_million:.2f}", cell.ratio("cpu_seconds_per_million", peer))
+                   f"{theirs.cpu_seconds_per_million:.2f}", ratio)
 
 
 def redis_version():
@@ -65,7 +69,8 @@ def main():
     today = datetime.date.today().isoformat()
     print(f"| what | holdfast | {peer} | ratio | machine | date |\n|---|---:|---:|---:|---|---|")
     for what, ours, theirs, ratio in lines(cells):
-        print(f"| {what} | {ours} | {theirs} | {ratio:.2f} | {here} | {today} |")
+        shown = "too short" if ratio is None else f"{ratio:.2f}"
+        print(f"| {what} | {ours} | {theirs} | {shown} | {here} | {today} |")
 
 
 if __name__ == "__main__":

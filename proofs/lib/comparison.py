@@ -17,6 +17,10 @@ KEYS, VALUE_BYTES, ZIPF = 1_000_000, 100, 0.99
 GET_MEMORY = "4GiB"
 
 
+class TooShort(Exception):
+    """The turns were so short that the kernel counted no CPU time: it counts in ticks of 10 ms."""
+
+
 @dataclass
 class Cell:
     """One kind of load, and what each server made of it, round by round."""
@@ -33,8 +37,10 @@ class Cell:
 
     def ratio(self, what, over="redis", of="holdfast"):
         """Median over the rounds of `of` divided by `over`."""
-        pairs = zip(self.rounds[of], self.rounds[over], strict=True)
-        return statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs)
+        pairs = [(getattr(a, what), getattr(b, what)) for a, b in zip(self.rounds[of], self.rounds[over], strict=True)]
+        if any(b == 0 for _, b in pairs):
+            raise TooShort(f"{self.name}: {what} of {over} is 0 in a round: longer turns are needed")
+        return statistics.median(a / b for a, b in pairs)
 
     def detail(self):
         return {server: self.median(server).rounded() for server in self.servers}
