@@ -69,7 +69,8 @@ pub struct Config {
     pub tls_handshake_seconds_max: u64,
     /// Data threads; 0: one for each core.
     pub threads_data: usize,
-    /// Threads that read from the disk for data threads.
+    /// Threads that read from the disk for data threads, and so the disk reads at a time: what one read takes
+    /// divided by them bounds the rate of cold rows.
     pub threads_fetch: usize,
     /// When the log is synced.
     pub log_sync: Sync,
@@ -113,7 +114,7 @@ impl Default for Config {
             tls_client_certificates: ClientCertificates::None,
             tls_handshake_seconds_max: 10,
             threads_data: 0,
-            threads_fetch: 4,
+            threads_fetch: 16,
             log_sync: Sync::Always,
             log_segment_bytes: ByteSize::mib(64),
             engine_replay_bytes_max: ByteSize::mib(256),
@@ -398,7 +399,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "threads.fetch",
-        about: "Threads that read from the disk for data threads.",
+        about: "Threads that read from the disk for data threads: so many disk reads at a time.",
         secret: false,
         set: |c, v| {
             c.threads_fetch = parse::<usize>(v, "a number")?.max(1);
