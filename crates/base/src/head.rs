@@ -215,8 +215,7 @@ mod tests {
         })
     }
 
-    proptest! {
-        #[test]
+    #[test]
     fn a_row_is_the_encoded_head() {
         let chunked = Payload::Chunked { id: CollectionId(5), len: 70_000 };
         let long = [7; 1000];
@@ -231,7 +230,8 @@ mod tests {
         }
     }
 
-    #[test]
+    proptest! {
+        #[test]
         fn heads_read_back(
             payload in any_payload(b"value"),
             deadline_ms in proptest::option::of(0u64..1 << 48),
