@@ -86,6 +86,8 @@ def goes_on(server):
             last[:] = [error]
             return False
         last.append(facts)
+        if isinstance(facts, ErrorReply):
+            return False
         if last[:2] == ["OK", 1] and not target:
             target.append(facts["durable_lsn"])
         return bool(target) and facts["applied_lsn"] >= target[0]
@@ -98,8 +100,11 @@ def goes_on(server):
 
 
 def positions(client):
-    """How far log and engine are."""
-    facts = dict(line.split(":", 1) for line in client.expect("INFO").decode().split("\r\n") if ":" in line)
+    """How far log and engine are; the error of a server that is about to end."""
+    said = client.call("INFO")
+    if isinstance(said, ErrorReply):
+        return said
+    facts = dict(line.split(":", 1) for line in said.decode().split("\r\n") if ":" in line)
     return {name: int(facts[name]) for name in ("durable_lsn", "applied_lsn", "flushed_lsn")}
 
 
