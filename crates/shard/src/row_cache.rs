@@ -295,13 +295,12 @@ impl Part {
         loop {
             let at = self.hand;
             self.hand = (self.hand + 1) % self.slots.len();
-            match &mut self.slots[at] {
-                Some(slot) if slot.staged == Lsn::ZERO && at != spared => {
-                    if !std::mem::take(&mut slot.read) {
-                        return at;
-                    }
-                }
-                _ => {}
+            if let Some(slot) = &mut self.slots[at]
+                && slot.staged == Lsn::ZERO
+                && at != spared
+                && !std::mem::take(&mut slot.read)
+            {
+                return at;
             }
         }
     }
