@@ -8,6 +8,8 @@
 mod archive;
 mod files;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod location;
 mod manifest;
 mod moment;

@@ -210,13 +210,3 @@ fn names_and_heads_read_back() -> TestResult {
     assert_eq!(life.position.epoch, Epoch(1));
     Ok(())
 }
-
-#[test]
-fn hostile_objects_never_panic() {
-    bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
-        if let Ok(header) = Header::decode(bytes) {
-            let _refused = header.payload(bytes);
-        }
-        let _refused = Header::of(bytes);
-    });
-}
