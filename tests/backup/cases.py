@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 
+from certificates import Authority
 from crashlib import Client, must_be_sound, scratch, until
 from node import Node, Writers, binary, expect, listed, must, refused, restore, run, steps_in
 
@@ -287,6 +288,21 @@ def wrong_places(say):
         said = run("backup", "--node", "127.0.0.1:1", "--to", "file:///tmp/x")
         must(said.returncode == 1 and "127.0.0.1:1" in said.stderr, said.stderr)
         say("refused, counted, and the node goes on")
+
+
+def over_tls(say):
+    """`holdfast backup` over TLS trusts the authority that it is told, and no other."""
+    with scratch() as folder:
+        authority, other = Authority(folder / "own"), Authority(folder / "other")
+        certificate, key = authority.issue("node")
+        settings = {"redis.tls_addr": "127.0.0.1:0", "tls.certificate_file": certificate, "tls.key_file": key}
+        node = Node(folder, settings=settings).start()
+        url, address = f"file://{folder}/store", f"127.0.0.1:{node.ports['redis-tls']}"
+        said = expect(run("backup", "--node", address, "--tls", other.pem, "--to", url), 1)
+        must("TLS" in said, f"another authority: {said}")
+        name = expect(run("backup", "--node", address, "--tls", authority.pem, "--to", url))
+        must(listed(url) == [name], "one backup")
+        say(f"{name}; with another authority: {said.strip()[:120]}")
 
 
 def stopped_node(say):

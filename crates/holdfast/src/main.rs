@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod restore;
 mod serve;
+mod transport;
 
 use std::process::ExitCode;
 

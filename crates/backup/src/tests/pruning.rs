@@ -63,7 +63,7 @@ fn broken_off_it_leaves_only_what_the_next_one_takes() -> TestResult {
     stopped.expect_err("it was stopped");
     prune(&place.store, 1, &mut |_| Ok(()))?;
     let last = manifests.last().expect("four were taken");
-    assert_eq!(list_backups(&place.store)?, [last.id.clone()]);
+    assert_eq!(list_backups(&place.store)?, std::slice::from_ref(&last.id));
     bring_back(&place, None, Target::End).1?;
     // Records before the last backup are of no use.
     assert!(spans(&place.store, last.incarnation)?.iter().all(|span| span.last > last.lsn));

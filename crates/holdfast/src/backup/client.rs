@@ -1,13 +1,10 @@
 //! A Redis client for a few commands: one request, one reply, within a time limit.
 
-use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-    net::TcpStream,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::TcpStream, path::Path, time::Duration};
 
 use holdfast_protocol::resp::{Value, encode_command, parse_value};
+
+use crate::transport::{Transport, Trust};
 
 /// Silence after which the node counts as stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -16,7 +13,7 @@ const REPLY_BYTES_MAX: usize = 1 << 20;
 
 /// A connection.
 pub struct Client {
-    stream: TcpStream,
+    transport: Transport,
     received: Vec<u8>,
     node: String,
 }
@@ -25,13 +22,16 @@ pub struct Client {
 pub struct Reply(Value);
 
 impl Client {
-    /// Connects.
-    pub fn connect(node: &str) -> Result<Client, String> {
+    /// Connects; over TLS if there is a file of authorities to trust.
+    pub fn connect(node: &str, authorities: Option<&Path>) -> Result<Client, String> {
         let told = |error: std::io::Error| format!("{node}: {error}");
+        let trust = authorities.map(|file| Trust::load(file, node)).transpose()?;
         let stream = TcpStream::connect(node).map_err(told)?;
         stream.set_read_timeout(Some(SILENCE_MAX)).map_err(told)?;
         stream.set_write_timeout(Some(SILENCE_MAX)).map_err(told)?;
-        Ok(Client { stream, received: Vec::new(), node: node.to_owned() })
+        let transport =
+            Transport::new(stream, trust.as_ref()).map_err(|error| format!("{node}: {error}"))?;
+        Ok(Client { transport, received: Vec::new(), node: node.to_owned() })
     }
 
     /// Sends one request and waits for its reply; an error reply is an error.
@@ -40,7 +40,14 @@ impl Client {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let mut request = Vec::new();
         encode_command(&mut request, &words);
-        self.stream.write_all(&request).map_err(told)?;
+        let mut rest = request.as_slice();
+        while !rest.is_empty() {
+            let taken = self.transport.write(rest).map_err(told)?;
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        while self.transport.owes() {
+            self.transport.flush().map_err(told)?;
+        }
         loop {
             let parsed = parse_value(&self.received)
                 .map_err(|_| format!("{}: does not speak the Redis protocol", self.node))?;
@@ -52,7 +59,7 @@ impl Client {
                 };
             }
             let mut piece = [0; 16 << 10];
-            let read = self.stream.read(&mut piece).map_err(told)?;
+            let read = self.transport.read(&mut piece).map_err(told)?;
             if read == 0 || self.received.len() > REPLY_BYTES_MAX {
                 return Err(format!("{}: closed the connection", self.node));
             }

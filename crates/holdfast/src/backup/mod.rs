@@ -62,6 +62,9 @@ struct NodeArgs {
     /// File whose first line is the password; else HOLDFAST_BACKUP_PASSWORD, if that is set.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Speak TLS, and trust the authorities in this file (PEM).
+    #[arg(long, value_name = "CA_FILE")]
+    tls: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -147,7 +150,7 @@ impl Status {
 fn ask(node: &NodeArgs, url: &str, request: &[&str]) -> Result<Status, String> {
     // A wrong URL is told before anything connects.
     Location::parse(url).map_err(|error| error.to_string())?;
-    let mut client = Client::connect(&node.node)?;
+    let mut client = Client::connect(&node.node, node.tls.as_deref())?;
     if let Some(password) = password(node.password_file.as_deref())? {
         client.call(&["AUTH", &node.user, &password])?;
     }

@@ -5,8 +5,8 @@
 //! reply.
 
 use super::resp::Kind;
-use super::transport::{Transport, Trust};
 use super::wire::{Decoder, Encoder, Login, Protocol, Request};
+use crate::transport::{Transport, Trust};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};

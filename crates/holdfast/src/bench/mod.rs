@@ -17,7 +17,6 @@ mod source;
 mod stats;
 #[cfg(test)]
 mod tests;
-mod transport;
 mod value;
 mod wire;
 mod worker;

@@ -1,4 +1,5 @@
-//! The bytes between the generator and the server: in clear or over TLS. The socket does not block.
+//! The bytes between a client of ours and a server: in clear or over TLS. The socket blocks or does
+//! not, as its owner wants it.
 
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
