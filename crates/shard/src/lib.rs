@@ -26,6 +26,7 @@ mod written;
 
 pub use bucket::{BucketState, Buckets};
 pub use core::{KeyspaceQuota, Limits};
+pub use expire::{ExpireAt, ExpiryStep};
 pub use op_error::OpError;
 pub use replay::{ReplayProgress, apply_batches, replay, store_state, stored_state};
 pub use row_cache::RowCache;

@@ -27,6 +27,9 @@ use crate::{
     visible::Visible,
 };
 
+/// How far shard time may stay behind the clocks rather than wait for the lock.
+const TIME_BEHIND_MS_MAX: u64 = 3;
+
 /// What a shard is made of.
 pub struct ShardParts {
     /// Which shard.
@@ -144,6 +147,10 @@ pub struct Shard {
     /// The last durable position of each ended term. A leaf in the lock order.
     term_ends: Mutex<Vec<Lsn>>,
     time_ms: AtomicU64,
+    /// Readings of the wall and the monotonic clock that shard time was last moved to.
+    clocks_ms: [AtomicU64; 2],
+    /// Where the sweep of dropped collections goes on. A leaf in the lock order.
+    pub(crate) sweep_from: Mutex<Vec<u8>>,
     /// Bytes between staging and applying, for readers without the lock.
     staged_bytes: AtomicUsize,
     /// Rows in the overlay, likewise.
@@ -168,6 +175,8 @@ impl Shard {
             hasher: KeyHasher::new(parts.applied.hash_seed),
             durable: AtomicU64::new(parts.applied.lsn.0),
             time_ms: AtomicU64::new(parts.applied.time.ms()),
+            clocks_ms: [u64::MAX, u64::MAX].map(AtomicU64::new),
+            sweep_from: Mutex::default(),
             core: Mutex::new(core),
             term: AtomicU64::new(0),
             term_ends: Mutex::new(Vec::new()),
@@ -198,8 +207,22 @@ impl Shard {
 
     /// Moves shard time to the clocks' readings and gives it, in milliseconds since 1970, with
     /// whether the wall clock had jumped too far ahead.
+    ///
+    /// Called once a turn of every data thread, so it takes the lock only when a new millisecond has
+    /// begun, and waits for it only when others have held it for longer than a few.
     pub fn advance_time(&self, wall_ms: u64, monotonic_ms: u64) -> (u64, bool) {
-        let mut core = self.core.lock();
+        let [wall, monotonic] = self.clocks_ms.each_ref().map(|ms| ms.load(Ordering::Acquire));
+        let behind_ms = wall_ms.abs_diff(wall).max(monotonic_ms.abs_diff(monotonic));
+        if behind_ms == 0 {
+            return (self.now_ms(), false);
+        }
+        let free = self.core.try_lock();
+        let mut core = match free {
+            None if behind_ms <= TIME_BEHIND_MS_MAX => return (self.now_ms(), false),
+            free => free.unwrap_or_else(|| self.core.lock()),
+        };
+        self.clocks_ms[0].store(wall_ms, Ordering::Release);
+        self.clocks_ms[1].store(monotonic_ms, Ordering::Release);
         let jumped = core.advance_time(wall_ms, monotonic_ms);
         self.time_ms.store(core.now_ms(), Ordering::Release);
         (core.now_ms(), jumped)

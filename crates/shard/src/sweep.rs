@@ -2,12 +2,13 @@
 //!
 //! Nothing can reach those rows any more: no head names the collection, no keyspace the generation.
 //! They go straight from the engine, without records, and a crash in between only leaves some for
-//! the next sweep. Rate: one step per call; the caller paces the calls.
+//! the next sweep. Rate: one step per call; the caller paces the calls. Small collections go row by
+//! row: a range tombstone for each of a million of them would slow down every read.
 
 use std::ops::ControlFlow;
 
-use holdfast_base::{Generation, Head, SLOTS, Slot, key};
-use holdfast_engine::{Batch, Tier};
+use holdfast_base::{CollectionId, Generation, Head, SLOTS, Slot, key};
+use holdfast_engine::{Batch, ScanEnd, Snapshot, Tier};
 
 use crate::{OpError, Shard};
 
@@ -16,28 +17,34 @@ pub type SweepAt = (Generation, Slot);
 
 /// Heads that one step removes at most.
 const HEADS_PER_STEP: usize = 1_000;
+/// Members up to which a collection is removed row by row: as many as one range tombstone is worth.
+const MEMBERS_BY_ROW_MAX: usize = 64;
 /// Slots that one step looks through at most: a seek each, some microseconds.
 const SLOTS_PER_STEP: u16 = 512;
 
 impl Shard {
-    /// Removes the rows of up to `collections_max` dropped collections; gives how many.
+    /// Removes the rows of up to `collections_max` dropped collections; gives how many. A step goes on
+    /// where the last one ended, and so does not walk over the traces of what is gone already.
     pub fn sweep_collections(&self, collections_max: usize) -> Result<usize, OpError> {
-        let from = [key::Family::DroppedCollection as u8];
-        let to = [key::Family::DroppedCollection as u8 + 1];
-        let mut dropped = Vec::new();
-        self.engine().snapshot()?.scan(&from, &to, false, Tier::Any, &mut |row, _| {
-            dropped.push(row.to_vec());
-            let full = dropped.len() == collections_max;
-            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        let snapshot = self.engine().snapshot()?;
+        let beginning = vec![key::Family::DroppedCollection as u8];
+        let mut at = self.sweep_from.lock();
+        let mut dropped = dropped_collections(&*snapshot, &at, collections_max)?;
+        if dropped.is_empty() && *at > beginning {
+            dropped = dropped_collections(&*snapshot, &beginning, collections_max)?;
+        }
         let mut batch = Batch::new();
         for row in &dropped {
             if let Some((slot, id)) = key::parse_dropped_collection(row) {
-                drop_collection(&mut batch, slot, id);
+                drop_collection(&mut batch, &*snapshot, slot, id)?;
             }
             batch.delete(row);
         }
         self.engine().write(&batch)?;
+        *at = match dropped.last() {
+            Some(last) if dropped.len() == collections_max => [last, &[0][..]].concat(),
+            _ => beginning,
+        };
         Ok(dropped.len())
     }
 
@@ -60,6 +67,7 @@ impl Shard {
         // Another generation may have come first meanwhile: its sweep begins at the first slot.
         let slot = resumed.filter(|at| at.0 == generation).map_or(Slot(0), |at| at.1);
         let mut batch = Batch::new();
+        let mut collections = Vec::new();
         let mut at = slot;
         while at.0 < SLOTS && at.0 < slot.0.saturating_add(SLOTS_PER_STEP) {
             let mut from = Vec::new();
@@ -69,7 +77,7 @@ impl Shard {
             snapshot.scan(&from, &to, false, Tier::Any, &mut |row, stored| {
                 let head = Head::decode(stored);
                 if let Some(id) = head.as_ref().and_then(Head::collection) {
-                    drop_collection(&mut batch, at, id);
+                    collections.push((at, id));
                 }
                 if let Some(deadline_ms) = head.and_then(|head| head.deadline_ms) {
                     let mut deadline = Vec::new();
@@ -84,6 +92,9 @@ impl Shard {
                     ControlFlow::Break(())
                 }
             })?;
+            for (slot, id) in collections.drain(..) {
+                drop_collection(&mut batch, &*snapshot, slot, id)?;
+            }
             if batch.len() >= HEADS_PER_STEP {
                 self.engine().write(&batch)?;
                 return Ok(Some((generation, at)));
@@ -99,9 +110,44 @@ impl Shard {
     }
 }
 
-fn drop_collection(batch: &mut Batch, slot: Slot, id: holdfast_base::CollectionId) {
+/// Markers of dropped collections from a position on.
+fn dropped_collections(
+    snapshot: &dyn Snapshot,
+    from: &[u8],
+    collections_max: usize,
+) -> Result<Vec<Vec<u8>>, OpError> {
+    let from = from.max(&[key::Family::DroppedCollection as u8]);
+    let to = [key::Family::DroppedCollection as u8 + 1];
+    let mut dropped = Vec::new();
+    snapshot.scan(from, &to, false, Tier::Any, &mut |row, _| {
+        dropped.push(row.to_vec());
+        let full = dropped.len() == collections_max;
+        if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(dropped)
+}
+
+/// Removes all rows of a collection. Nothing names it any more, so the snapshot has all of them.
+fn drop_collection(
+    batch: &mut Batch,
+    snapshot: &dyn Snapshot,
+    slot: Slot,
+    id: CollectionId,
+) -> Result<(), OpError> {
     let mut from = Vec::new();
     key::collection(&mut from, slot, id);
     let to = key::after_prefix(&from).unwrap_or_default();
-    batch.delete_range(&from, &to);
+    let mut members = Vec::new();
+    let end = snapshot.scan(&from, &to, false, Tier::Any, &mut |row, _| {
+        if members.len() == MEMBERS_BY_ROW_MAX {
+            return ControlFlow::Break(());
+        }
+        members.push(row.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    match end {
+        ScanEnd::Finished => members.iter().for_each(|row| batch.delete(row)),
+        ScanEnd::Stopped | ScanEnd::Incomplete => batch.delete_range(&from, &to),
+    }
+    Ok(())
 }

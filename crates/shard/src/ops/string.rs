@@ -293,10 +293,11 @@ mod tests {
         shard.advance_time(2_000, 1_000);
         assert!(text_of(&shard, "k")?.is_none());
         assert_eq!(shard.usage(holdfast_base::KeyspaceId(0)).value, (1, 2));
-        assert_eq!(shard.expire_step(10)?, 1);
+        let step = shard.expire_step(&Default::default(), 10)?;
+        assert_eq!((step.handled, step.expired), (1, 1));
         testing::settle(&shard);
         assert_eq!(shard.usage(holdfast_base::KeyspaceId(0)).value, (0, 0));
-        assert_eq!(shard.expire_step(10)?, 0);
+        assert_eq!(shard.expire_step(&step.next, 10)?.handled, 0);
         Ok(())
     }
 

@@ -74,6 +74,7 @@ impl World {
         self.life = None;
         self.failed = false;
         self.sweep_at = None;
+        self.expire_at = Default::default();
         if self.random.chance(0.5) {
             self.disk.clear_faults();
             self.power_until = None;

@@ -46,6 +46,7 @@ pub(super) struct World {
     /// Shard time, as of the last look.
     pub now_ms: u64,
     pub sweep_at: Option<holdfast_shard::SweepAt>,
+    pub expire_at: holdfast_shard::ExpireAt,
     pub backup: Option<Backup>,
     /// The history was too hard to judge.
     undecided: bool,
@@ -94,6 +95,7 @@ impl World {
             power_until: None,
             now_ms: 0,
             sweep_at: None,
+            expire_at: Default::default(),
             backup: None,
             undecided: false,
             segment: String::new(),
