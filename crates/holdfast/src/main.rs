@@ -61,6 +61,8 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Print the reference page of all commands.
     Commands,
+    /// Print the reference page of all metrics.
+    Metrics,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +76,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(*args),
         Command::Commands => {
             print!("{}", holdfast_server::command_reference());
+            Ok(())
+        }
+        Command::Metrics => {
+            print!("{}", holdfast_server::metrics_reference());
             Ok(())
         }
     };

@@ -25,6 +25,11 @@ fn the_configuration_page_is_current() {
 }
 
 #[test]
+fn the_metrics_page_is_current() {
+    page_is_current("metrics.md", &["metrics"]);
+}
+
+#[test]
 fn the_commands_page_is_current() {
     page_is_current("commands.md", &["commands"]);
 }

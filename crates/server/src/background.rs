@@ -11,17 +11,17 @@ use std::{
 use holdfast_engine::Engine;
 use holdfast_log::Log;
 
-use crate::{archive, node::Node};
+use crate::{
+    archive,
+    node::Node,
+    removal::{Expiry, Sweep},
+    scheduling,
+};
 
 /// Between two rounds without work.
-const ROUND: Duration = Duration::from_millis(100);
-/// Keys that expiry deletes in one step.
-const EXPIRE_KEYS: usize = 200;
-/// Pause after a full expiry step: at most 20,000 keys a second, so that a storm of a million
-/// expiring keys does not crowd out the writes of clients.
-const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
-/// Dropped collections that one sweep removes.
-const SWEEP_COLLECTIONS: usize = 256;
+pub(crate) const ROUND: Duration = Duration::from_millis(100);
+/// How often new threads of the engine and the allocator are given their place on the processor.
+const SCHEDULE_EVERY: Duration = Duration::from_secs(10);
 /// Most time between two flushes while something is unflushed.
 const FLUSH_EVERY: Duration = Duration::from_secs(300);
 
@@ -30,29 +30,13 @@ const FLUSH_RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// The loop of the background thread.
 pub(crate) fn run(node: &Arc<Node>) {
-    let mut sweep_at = None;
+    let mut expiry = Expiry::default();
+    let mut sweep = Sweep::default();
     let mut last_flush = Instant::now();
     let mut last_flush_failed = None;
+    let mut last_scheduled = Instant::now();
     while !node.is_stopping() {
-        let mut more = false;
-        match node.shard.expire_step(EXPIRE_KEYS) {
-            Ok(expired) => {
-                node.metrics.expired.fetch_add(expired as u64, Ordering::Relaxed);
-                more |= expired == EXPIRE_KEYS;
-            }
-            Err(error) => tracing::debug!(?error, "expiry waits"),
-        }
-        match node.shard.sweep_collections(SWEEP_COLLECTIONS) {
-            Ok(swept) => more |= swept == SWEEP_COLLECTIONS,
-            Err(error) => tracing::warn!(?error, "sweeping waits"),
-        }
-        match node.shard.sweep_generation(sweep_at) {
-            Ok(next) => {
-                more |= next.is_some();
-                sweep_at = next;
-            }
-            Err(error) => tracing::warn!(?error, "sweeping waits"),
-        }
+        let pause = expiry.step(node).min(sweep.step(node));
         if let Err(error) = bound_replay(node, &mut last_flush, &mut last_flush_failed) {
             tracing::warn!(%error, "flush or trim failed: it is tried again");
         }
@@ -60,7 +44,12 @@ pub(crate) fn run(node: &Arc<Node>) {
         if let Err(error) = node.log.prepare_reserve() {
             tracing::warn!(%error, "the log has no reserve segment");
         }
-        node.park_background(if more { EXPIRE_PAUSE } else { ROUND });
+        if last_scheduled.elapsed() > SCHEDULE_EVERY {
+            last_scheduled = Instant::now();
+            // A refusal was told at the start.
+            let _ = scheduling::schedule_threads();
+        }
+        node.park_background(pause);
     }
 }
 

@@ -13,7 +13,7 @@ use holdfast_base::{Error, ErrorKind};
 use holdfast_log::{Log, Session};
 use holdfast_shard::CommitStep;
 
-use crate::{ending, node::Node};
+use crate::{ending, metrics::MeasuredSession, node::Node};
 
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
 /// contract": the residual is small and published).
@@ -53,12 +53,10 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
             continue;
         }
         watermark_due = true;
-        let start = Instant::now();
         match node.shard.commit_step(&mut **open) {
             CommitStep::Idle => {}
-            CommitStep::Durable(_) => {
-                node.metrics.commit.add(start.elapsed().as_micros() as u64, 1);
-                node.metrics.groups.fetch_add(1, Ordering::Relaxed);
+            CommitStep::Durable(durable) => {
+                node.lag.note(durable, Instant::now());
                 node.inboxes.iter().for_each(|inbox| inbox.ring_durable());
             }
             CommitStep::Failed(error) => {
@@ -103,7 +101,7 @@ pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
         .open_session(node.shard.id())
         .map_err(|error| Error::new(error.kind(), error.to_string()))?;
     node.shard.take_over(&position, node.config.node_name.as_bytes())?;
-    Ok(session)
+    Ok(MeasuredSession::wrap(session, node.metrics.log.clone()))
 }
 
 /// How long the engine may refuse rows for another reason than a full disk. It does not recover from

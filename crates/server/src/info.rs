@@ -59,7 +59,7 @@ fn clients(node: &Node, out: &mut String) {
 }
 
 fn memory(node: &Node, out: &mut String) {
-    line(out, "used_memory", crate::http::resident_bytes());
+    line(out, "used_memory", crate::metrics::resident_bytes());
     line(out, "maxmemory", node.config.memory.0);
     line(out, "maxmemory_policy", "noeviction");
 }

@@ -33,7 +33,8 @@ use crate::{
     freed::Freed,
     inbox::Inbox,
     listeners::{Addresses, Listeners},
-    metrics::{NodeMetrics, WorkerMetrics},
+    metrics::{Lag, LogMetrics, MeasuredDisk, NodeMetrics, WorkerMetrics},
+    scheduling,
     startup::Startup,
     tls::{self, Certificates, Failure},
     worker::Worker,
@@ -79,6 +80,8 @@ pub struct Node {
     pub(crate) metrics: Arc<NodeMetrics>,
     pub(crate) backups: Backups,
     pub(crate) archive: ArchiveState,
+    /// When positions became durable.
+    pub(crate) lag: Lag,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
     pub(crate) random: Mutex<SeededRandom>,
     /// Bytes in the buffers of all connections.
@@ -126,6 +129,7 @@ pub(crate) struct Opened {
 
 pub(crate) fn open_data(
     config: &Config,
+    log_metrics: &Arc<LogMetrics>,
     progress: &mut dyn FnMut(OpenProgress),
 ) -> Result<Opened, Error> {
     let disk: Arc<dyn Disk> =
@@ -158,7 +162,8 @@ pub(crate) fn open_data(
         engine_claims: stored.iter().map(|state| (SHARD, state.lsn)).collect(),
         ..EmbeddedOptions::new(LOG_DIR, log_mode)
     };
-    let log = EmbeddedLog::open(disk.clone(), options, &mut random).map_err(log_error)?;
+    let log_disk = MeasuredDisk::wrap(disk.clone(), log_metrics.clone());
+    let log = EmbeddedLog::open(log_disk, options, &mut random).map_err(log_error)?;
     let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
     let replayed = replay(SHARD, &log, &engine, |at| {
         progress(OpenProgress::Replaying {
@@ -209,7 +214,7 @@ impl Node {
         let listeners = Listeners::open(&config, data_threads, ports)?;
         warn_of_open_http(&config, &listeners.addresses);
         let startup = Startup::begin(&config, certificates, &listeners)?;
-        let opened = open_data(&config, &mut |at| {
+        let opened = open_data(&config, &startup.metrics.log, &mut |at| {
             startup.note(at);
             progress(at);
         })?;
@@ -261,6 +266,7 @@ impl Node {
             metrics: startup.metrics.clone(),
             backups: Backups::default(),
             archive: ArchiveState::default(),
+            lag: Lag::default(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
             connection_bytes: AtomicU64::new(0),
             freed: Freed::default(),
@@ -308,6 +314,12 @@ impl Node {
             let its_part = early.len().div_ceil(self.workers.len() - at);
             early.drain(..its_part).for_each(|connection| worker.adopt(connection));
             self.spawn(&format!("data-{at}"), move |_| worker.run())?;
+        }
+        if let Err(error) = scheduling::schedule_threads() {
+            tracing::info!(
+                %error,
+                "threads stay scheduled alike: reads may wait behind background work"
+            );
         }
         Ok(())
     }
@@ -382,6 +394,7 @@ impl Node {
         if self.flushed.swap(flushed.0, Ordering::AcqRel) != flushed.0 {
             let bytes = self.shard.staged_bytes_total();
             self.flushed_log_bytes.store(bytes, Ordering::Release);
+            self.lag.forget_before(flushed);
         }
     }
 

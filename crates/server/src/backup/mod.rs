@@ -285,7 +285,7 @@ pub fn back_up_stopped(
     let store = open_store(location, StoreUse::Storing(&config.data))?;
     let disk = RealDisk::new(&config.data).map_err(io_error(&config.data))?;
     must_hold_data(&disk, &config.data)?;
-    let opened = open_data(config, &mut |_| {})?;
+    let opened = open_data(config, &Arc::default(), &mut |_| {})?;
     let source = Source {
         engine: &opened.engine,
         disk: &*opened.disk,

@@ -1,90 +1,11 @@
-//! Counters and latency histograms of the data path, and their Prometheus text.
+//! What the threads of a node count.
 //!
-//! A histogram has four buckets for each power of two of microseconds: at most 19 % error. Adding
-//! is one relaxed atomic increment on memory that one thread writes; nothing allocates.
+//! Each counter has one writing thread or is touched a few times a second, so relaxed increments do.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::AtomicU64;
 
+use super::Histogram;
 use crate::tls::TlsMetrics;
-
-/// Sub-buckets for each power of two.
-const FINE: u64 = 4;
-/// Buckets up to 2^32 microseconds, more than an hour.
-const BUCKETS: usize = (32 * FINE) as usize;
-
-/// Durations in microseconds.
-pub struct Histogram {
-    buckets: Box<[AtomicU64]>,
-    sum_us: AtomicU64,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        let buckets = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-        Histogram { buckets, sum_us: AtomicU64::new(0) }
-    }
-}
-
-fn bucket_of(us: u64) -> usize {
-    if us < FINE {
-        return us as usize;
-    }
-    let power = u64::from(us.ilog2());
-    let fine = (us >> (power - 2)) & (FINE - 1);
-    (((power - 1) * FINE + fine) as usize).min(BUCKETS - 1)
-}
-
-/// The first value that lies above the bucket.
-fn upper_bound_us(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    if bucket < FINE {
-        return bucket + 1;
-    }
-    let (power, fine) = (bucket / FINE + 1, bucket % FINE);
-    (FINE + fine + 1) << (power - 2)
-}
-
-impl Histogram {
-    /// Counts `count` durations of `us` microseconds each.
-    #[inline]
-    pub fn add(&self, us: u64, count: u64) {
-        if let Some(bucket) = self.buckets.get(bucket_of(us)) {
-            bucket.fetch_add(count, Ordering::Relaxed);
-            self.sum_us.fetch_add(us.saturating_mul(count), Ordering::Relaxed);
-        }
-    }
-
-    /// Number of durations.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
-    }
-}
-
-/// Several histograms of the same thing (one a thread) as one Prometheus histogram.
-pub fn write_histogram(out: &mut String, name: &str, labels: &str, parts: &[&Histogram]) {
-    let mut cumulative = 0;
-    for bucket in 0..BUCKETS {
-        let here: u64 = parts
-            .iter()
-            .filter_map(|part| part.buckets.get(bucket))
-            .map(|bucket| bucket.load(Ordering::Relaxed))
-            .sum();
-        cumulative += here;
-        // Powers of two from 16 us to 16 s are enough to read quantiles from.
-        let edge = upper_bound_us(bucket);
-        if edge.is_power_of_two() && (16..=1 << 24).contains(&edge) {
-            let seconds = edge as f64 / 1e6;
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{seconds}\"}} {cumulative}");
-        }
-    }
-    let sum: u64 = parts.iter().map(|part| part.sum_us.load(Ordering::Relaxed)).sum();
-    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {cumulative}");
-    let _ = writeln!(out, "{name}_sum{{{labels}}} {}", sum as f64 / 1e6);
-    let _ = writeln!(out, "{name}_count{{{labels}}} {cumulative}");
-}
 
 /// Kinds of commands whose latency is told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,21 +53,38 @@ pub struct WorkerMetrics {
     pub paused: AtomicU64,
 }
 
+/// What is counted around the log: shared with what wraps its session and its disk.
+#[derive(Default)]
+pub struct LogMetrics {
+    /// Duration of making one group durable: write and sync, in microseconds.
+    pub commit: Histogram,
+    /// Records of a group.
+    pub group_records: Histogram,
+    /// Bytes of a group.
+    pub group_bytes: Histogram,
+    /// Duration of one `fdatasync` of a file of the log, in microseconds.
+    pub sync: Histogram,
+}
+
 /// What the committer, applier and background count.
 #[derive(Default)]
 pub struct NodeMetrics {
-    /// Duration of the log's write and sync, by group.
-    pub commit: Histogram,
-    /// Records committed.
+    /// Around the log.
+    pub log: std::sync::Arc<LogMetrics>,
+    /// Records applied.
     pub records: AtomicU64,
-    /// Groups committed.
-    pub groups: AtomicU64,
     /// Duration of applying a step.
     pub apply: Histogram,
     /// Engine flushes forced.
     pub flushes: AtomicU64,
     /// Keys deleted by active expiry.
     pub expired: AtomicU64,
+    /// How long the oldest key of the last expiry step had been past its deadline.
+    pub expiry_overdue_ms: AtomicU64,
+    /// Dropped collections whose rows were removed.
+    pub swept_collections: AtomicU64,
+    /// 1 while the sweeper finds as much as one step can take.
+    pub sweep_behind: AtomicU64,
     /// Times that the log failed and was reopened.
     pub reopened: AtomicU64,
     /// 1 while growing writes are refused because the disk is nearly full.
@@ -155,31 +93,4 @@ pub struct NodeMetrics {
     pub clock_jumps: AtomicU64,
     /// What is counted of TLS.
     pub(crate) tls: TlsMetrics,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_duration_lies_below_its_bucket_and_within_19_percent() {
-        for us in (0..2_000).chain((1..32).flat_map(|p| [(1u64 << p) - 1, 1 << p, (1 << p) + 1])) {
-            let bucket = bucket_of(us);
-            let upper = upper_bound_us(bucket);
-            assert!(us < upper, "{us} in bucket {bucket} below {upper}");
-            assert!(bucket == 0 || us >= upper_bound_us(bucket - 1), "{us}");
-        }
-    }
-
-    #[test]
-    fn the_text_counts_everything_once() {
-        let (a, b) = (Histogram::default(), Histogram::default());
-        a.add(10, 3);
-        b.add(1_000_000, 1);
-        let mut out = String::new();
-        write_histogram(&mut out, "x_seconds", "family=\"read\"", &[&a, &b]);
-        assert!(out.contains("x_seconds_bucket{family=\"read\",le=\"0.000016\"} 3\n"), "{out}");
-        assert!(out.contains("x_seconds_count{family=\"read\"} 4\n"), "{out}");
-        assert!(out.contains("x_seconds_sum{family=\"read\"} 1.00003\n"), "{out}");
-    }
 }
