@@ -99,12 +99,13 @@ pub(super) const METRICS: &[Metric] = &[
     .early(|startup, out| out.one(startup.progress().1)),
     histogram(
         "holdfast_tls_handshake_seconds",
-        &[],
+        &["role"],
         "TLS handshakes that succeeded, waiting for the client included.",
         nothing,
     )
     .early(|startup, out| {
-        out.histogram(None, Unit::Seconds, &[&startup.metrics.tls.handshakes]);
+        let parts = [&startup.metrics.tls.handshakes];
+        out.histogram(Some(("role", "server")), Unit::Seconds, &parts);
     }),
     counter(
         "holdfast_tls_failures_total",
