@@ -5,6 +5,7 @@
 //! durable; after a failure nothing is staged until the log was reopened. No threads, no I/O.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc,
@@ -24,7 +25,7 @@ use holdfast_log::Position;
 
 use crate::{
     OpError,
-    overlay::{Overlay, StagedRow, StagedRows},
+    overlay::{Overlay, StagedRow},
     txn::{FIRST_FREE_GENERATION, Pending},
     visible::Visible,
     written::WrittenRow,
@@ -540,27 +541,25 @@ impl Core {
         self.applied = state;
     }
 
-    /// The first staged heads from a position on, in order: at most `rows_max`, and the position
-    /// behind which there are more.
-    pub fn staged_heads(&self, from: &[u8], rows_max: usize) -> (StagedRows, Option<SharedBytes>) {
+    /// The staged heads of `from..to` in order, the newest version of each with its record. An empty
+    /// `to` is the end.
+    pub fn staged_heads(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Vec<(&SharedBytes, &Option<SharedBytes>, Lsn)> {
         let committed = self.committed.iter().flat_map(|group| group.iter());
         let in_flight = self.in_flight.iter().flatten();
         let sealed = self.sealed.iter().flat_map(|(_, records)| records);
         let records = committed.chain(in_flight).chain(sealed).chain(&self.building);
-        let mut heads: Vec<(&SharedBytes, Lsn, &Option<SharedBytes>)> = records
-            .flat_map(|record| record.rows.iter().map(|row| (&row.key, record.lsn, &row.value)))
-            .filter(|(row, ..)| is_head(row) && row[..] >= *from)
+        let is_within = |row: &[u8]| row >= from && (to.is_empty() || row < to);
+        let mut heads: Vec<_> = records
+            .flat_map(|record| record.rows.iter().map(|row| (&row.key, &row.value, record.lsn)))
+            .filter(|(row, ..)| is_head(row) && is_within(row))
             .collect();
-        // The sort is stable: of a row's versions the newest comes last, and stays.
-        heads.sort_by_key(|(row, ..)| *row);
-        let mut rows = StagedRows::new();
-        for (row, lsn, value) in heads {
-            if rows.len() == rows_max && !rows.contains_key(row) {
-                return (rows, Some(row.clone()));
-            }
-            rows.insert(row.clone(), StagedRow { lsn, value: value.clone() });
-        }
-        (rows, None)
+        heads.sort_unstable_by_key(|&(row, _, lsn)| (row, Reverse(lsn)));
+        heads.dedup_by_key(|(row, ..)| *row);
+        heads
     }
 
     /// Bytes of records between staging and applying.

@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     KeyRef, Limits, OpError, Txn,
     core::{Core, KeyspaceQuota, Quotas, is_head},
-    overlay::StagedRows,
+    overlay::{StagedRow, StagedRows},
     view::{Pin, Source, Staged, View, Witness},
     visible::Visible,
 };
@@ -280,7 +280,12 @@ impl Shard {
         let term = self.term();
         let (pin, seen_until) = {
             let core = self.core.lock();
-            let (staged, seen_until) = core.staged_heads(from, STAGED_HEADS_MAX);
+            let heads = core.staged_heads(from, &[]);
+            let seen_until = heads.get(STAGED_HEADS_MAX).map(|(row, ..)| SharedBytes::clone(row));
+            let first = heads.into_iter().take(STAGED_HEADS_MAX);
+            let staged = first
+                .map(|(row, value, lsn)| (row.clone(), StagedRow { lsn, value: value.clone() }));
+            let staged = staged.collect();
             (Pin { staged, snapshot: self.engine.snapshot()? }, seen_until)
         };
         let mut txn = self.txn(pin.view(tier), None);
@@ -394,7 +399,7 @@ impl Shard {
         }
         let effects = core.take_spare();
         let staged = Some((&core.staged, core.positions().0));
-        let view = View { staged: Staged::All(&core.overlay), source: self.live(), tier };
+        let view = View { staged: Staged::All(&core), source: self.live(), tier };
         let mut txn = self.txn(view, staged);
         txn.pending.effects = effects;
         let value = op(&mut txn)?;

@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 
 use crate::{
     BucketState, Buckets, OpError, RowCache,
-    core::is_head,
-    overlay::{Overlay, StagedRow, StagedRows, range_of},
+    core::{Core, is_head},
+    overlay::{StagedRow, StagedRows, range_of},
     written::Written,
 };
 
@@ -35,8 +35,8 @@ pub(crate) struct View<'a> {
     pub tier: Tier,
 }
 
-/// A staged row with its key.
-type StagedEntry<'a> = (&'a SharedBytes, &'a StagedRow);
+/// A staged row: its key, its value, the record.
+type StagedEntry<'a> = (&'a SharedBytes, &'a Option<SharedBytes>, Lsn);
 
 /// Where staged rows come from.
 #[derive(Clone, Copy)]
@@ -46,8 +46,8 @@ pub(crate) enum Staged<'a> {
     /// From nowhere but the head in the row cache. Other rows, which may be staged, are refused as
     /// not in memory: the reader then pins.
     OneHead,
-    /// The overlay, under the shard lock.
-    All(&'a Overlay),
+    /// All of them, under the shard lock.
+    All(&'a Core),
     /// A copy of those that concern the reader.
     Copied(&'a StagedRows),
 }
@@ -56,7 +56,7 @@ impl<'a> Staged<'a> {
     fn get(self, row: &[u8]) -> Option<&'a StagedRow> {
         match self {
             Staged::None | Staged::OneHead => None,
-            Staged::All(overlay) => overlay.get(row),
+            Staged::All(core) => core.overlay.get(row),
             Staged::Copied(rows) => rows.get(row),
         }
     }
@@ -68,10 +68,15 @@ impl<'a> Staged<'a> {
     ) -> Box<dyn DoubleEndedIterator<Item = StagedEntry<'a>> + 'a> {
         match self {
             Staged::None | Staged::OneHead => Box::new(std::iter::empty()),
-            Staged::All(overlay) => Box::new(overlay.range(from, to)),
-            Staged::Copied(rows) => Box::new(range_of(rows, from, to)),
+            Staged::All(core) if is_head(from) => Box::new(core.staged_heads(from, to).into_iter()),
+            Staged::All(core) => Box::new(core.overlay.range(from, to).map(entry)),
+            Staged::Copied(rows) => Box::new(range_of(rows, from, to).map(entry)),
         }
     }
+}
+
+fn entry<'a>((key, row): (&'a SharedBytes, &'a StagedRow)) -> StagedEntry<'a> {
+    (key, &row.value, row.lsn)
 }
 
 impl View<'_> {
@@ -191,8 +196,7 @@ impl<'a> Patch<'a> {
         (from, to): (&[u8], &[u8]),
         reverse: bool,
     ) -> Patch<'a> {
-        let staged =
-            staged.range(from, to).map(|(key, row)| (key, row.value.as_ref(), Some(row.lsn)));
+        let staged = staged.range(from, to).map(|(key, row, lsn)| (key, row.as_ref(), Some(lsn)));
         let written = written.range(from, to).map(|row| (&row.key, row.value.as_ref(), None));
         let directed: [Box<dyn Iterator<Item = PatchRow<'a>>>; 2] = if reverse {
             [Box::new(staged.rev()), Box::new(written.rev())]
@@ -268,5 +272,48 @@ impl Witness {
 
     pub(crate) fn unchanged(&self, buckets: &Buckets) -> bool {
         self.0.iter().all(|&(bucket, seen)| buckets.state(bucket) == seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use holdfast_base::key::Family;
+    use holdfast_engine::Tier;
+
+    use crate::{
+        ops::string::{self, Expiry, SetCondition},
+        testing,
+    };
+
+    #[test]
+    fn a_scan_of_heads_under_the_lock_sees_each_staged_one_once_as_it_is_now() {
+        let shard = testing::open();
+        let set = |name: &str, value: &str| {
+            let (always, never) = (SetCondition::Always, Expiry::None);
+            testing::write(&shard, name, |txn, key| {
+                string::set(txn, key, value.as_bytes(), never, always, false)
+            })
+            .expect("nothing refuses a small string");
+        };
+        set("applied", "1");
+        set("both", "old");
+        testing::settle(&shard);
+        set("both", "new");
+        testing::commit(&shard);
+        set("staged", "1");
+        set("both", "newest");
+        let mut values = Vec::new();
+        let done = shard.write(Tier::Any, |txn| {
+            let (from, to) = ([Family::Head as u8], [Family::Head as u8 + 1]);
+            txn.scan((&from, &to), false, |_, value| {
+                values.push(String::from_utf8_lossy(&value[1..]).into_owned());
+                ControlFlow::Continue(())
+            })
+        });
+        assert!(done.is_ok());
+        values.sort();
+        assert_eq!(values, ["1", "1", "newest"]);
     }
 }
