@@ -597,9 +597,12 @@ pub(crate) fn verify_data(disk: &Arc<dyn Disk>, data: &Path) -> Result<Vec<Strin
     Ok(lines)
 }
 
+/// What keeps the engine of a stopped node from being read. A missing file is an I/O error.
 fn engine_error(error: EngineError) -> Error {
     match error.kind {
-        EngineErrorKind::Corrupt | EngineErrorKind::Missing => damaged(&error.to_string()),
+        EngineErrorKind::Corrupt | EngineErrorKind::Missing | EngineErrorKind::Io => {
+            damaged(&error.to_string())
+        }
         _ => error.into(),
     }
 }
