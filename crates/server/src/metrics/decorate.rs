@@ -150,7 +150,7 @@ impl File for MeasuredFile {
         self.file.sync_all()
     }
 
-    fn write_vectored_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        self.file.write_vectored_at(parts, offset)
+    fn write_direct_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_direct_at(bytes, offset)
     }
 }

@@ -158,8 +158,9 @@ pub(super) const METRICS: &[Metric] = &[
         "From reading a request to the release of its reply; of a write, durability included.",
         |s, out| {
             for (family, label) in FAMILIES {
-                let of = |worker: &'_ std::sync::Arc<_>| latency(worker, family);
-                let parts: Vec<&Histogram> = s.node.workers.iter().map(of).collect();
+                let of_family = |worker| latency(worker, family);
+                let workers = s.node.workers.iter().map(std::sync::Arc::as_ref);
+                let parts: Vec<&Histogram> = workers.map(of_family).collect();
                 out.histogram(Some(("family", label)), Unit::Seconds, &parts);
             }
         },
