@@ -47,7 +47,9 @@ impl Span {
             fits.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
         };
         let span = Span { first: Lsn(number(first)?), last: Lsn(number(last)?) };
-        (span.first > Lsn::ZERO && span.first <= span.last).then_some(span)
+        // Nobody gets to the last number there is, and what follows it could not be told.
+        let fits = span.first > Lsn::ZERO && span.first <= span.last && span.last < Lsn(u64::MAX);
+        fits.then_some(span)
     }
 }
 

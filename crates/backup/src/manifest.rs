@@ -189,7 +189,9 @@ fn check_file(file: &BackupFile) -> Result<(), Error> {
         && (1..=128).contains(&file.name.len())
         && file.name.chars().all(plain);
     let digits = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    if !name_fits || file.sha256.len() != 64 || !file.sha256.chars().all(digits) {
+    // Larger than any file system holds, and small enough to count with.
+    let bytes_fit = file.bytes < 1 << 62;
+    if !name_fits || !bytes_fit || file.sha256.len() != 64 || !file.sha256.chars().all(digits) {
         return Err(corrupt(format!("the manifest names an impossible file: {:?}", file.name)));
     }
     Ok(())

@@ -51,6 +51,9 @@ pub(crate) const SHARD: ShardId = ShardId(0);
 /// Forward jumps of the wall clock above this are refused.
 const CLOCK_JUMP_MS_MAX: u64 = 60_000;
 
+/// How long a stop waits for an object store to answer a request that is under way.
+const OBJECT_STORE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What opening a node tells while it takes long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenProgress {
@@ -472,9 +475,6 @@ impl Node {
         for thread in ["fetch", "background", "tls", "http"] {
             self.join(thread);
         }
-        for thread in ["backup", "archive"] {
-            self.join_until(thread, deadline);
-        }
         self.shard.stop();
         self.join("log");
         self.commits_ended.store(true, Ordering::Release);
@@ -483,7 +483,13 @@ impl Node {
             let text = "stopped with records not yet applied: they are replayed at the next start";
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        self.engine.flush().map_err(Error::from)
+        let flushed = self.engine.flush().map_err(Error::from);
+        // Last: an object store that does not answer holds up nothing but these two.
+        let patience = deadline.min(Instant::now() + OBJECT_STORE_PATIENCE);
+        for thread in ["backup", "archive"] {
+            self.join_until(thread, patience);
+        }
+        flushed
     }
 
     /// As [`Self::join`], but leaves a thread behind that waits for an object store.

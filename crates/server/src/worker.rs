@@ -383,7 +383,9 @@ impl Worker {
         connection.counted_bytes = held;
         let all = node.connection_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
         let budget = node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
-        let part = (budget / (2 * node.clients.count().max(1) as u64)).max(READ_BYTES as u64);
+        // Half of an equal part, but what one read brings is let be while that fits for all.
+        let equal = budget / node.clients.count().max(1) as u64;
+        let part = (equal / 2).max(equal.min(READ_BYTES as u64));
         if all > budget && held > part && !connection.closing {
             let error =
                 "OOM the memory for connections is used up: send, or let wait, less at once";

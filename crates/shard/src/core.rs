@@ -5,7 +5,6 @@
 //! durable; after a failure nothing is staged until the log was reopened. No threads, no I/O.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc,
@@ -295,7 +294,9 @@ impl Core {
         // One key's head changes for all readers at once; several do only for those that look
         // whether a change of several was under way.
         let heads = rows.iter().filter(|row| is_head(&row.key)).count();
-        let _several = (heads > 1).then(|| visible.change_several());
+        let is_flush = |effect: &&Effect<'_>| matches!(effect, Effect::FlushKeyspace { .. });
+        let flushes = pending.state.iter().filter(is_flush).count();
+        let _several = (heads + flushes > 1).then(|| visible.change_several());
         for row in &rows {
             if !self.watched.is_empty()
                 && let Some(watched) = self.watched.get_mut(&row.key)
@@ -541,24 +542,29 @@ impl Core {
         self.applied = state;
     }
 
-    /// The staged heads of `from..to` in order, the newest version of each with its record. An empty
-    /// `to` is the end.
+    /// The first staged heads of `from..to` in order, at most `rows_max`: the newest version of each
+    /// and its record. An empty `to` is the end. Looks at everything staged, so it is no hot path.
     pub fn staged_heads(
         &self,
         from: &[u8],
         to: &[u8],
-    ) -> Vec<(&SharedBytes, &Option<SharedBytes>, Lsn)> {
+        rows_max: usize,
+    ) -> BTreeMap<&SharedBytes, (&Option<SharedBytes>, Lsn)> {
         let committed = self.committed.iter().flat_map(|group| group.iter());
         let in_flight = self.in_flight.iter().flatten();
         let sealed = self.sealed.iter().flat_map(|(_, records)| records);
         let records = committed.chain(in_flight).chain(sealed).chain(&self.building);
         let is_within = |row: &[u8]| row >= from && (to.is_empty() || row < to);
-        let mut heads: Vec<_> = records
-            .flat_map(|record| record.rows.iter().map(|row| (&row.key, &row.value, record.lsn)))
-            .filter(|(row, ..)| is_head(row) && is_within(row))
-            .collect();
-        heads.sort_unstable_by_key(|&(row, _, lsn)| (row, Reverse(lsn)));
-        heads.dedup_by_key(|(row, ..)| *row);
+        let mut heads = BTreeMap::new();
+        // Oldest records first: a later version replaces an earlier one.
+        for record in records {
+            for row in record.rows.iter().filter(|row| is_head(&row.key) && is_within(&row.key)) {
+                heads.insert(&row.key, (&row.value, record.lsn));
+                if heads.len() > rows_max {
+                    heads.pop_last();
+                }
+            }
+        }
         heads
     }
 

@@ -247,16 +247,20 @@ impl Shard {
         let term = self.term();
         let buckets = &self.visible.buckets;
         let quiet = Witness::of(buckets, keys.iter().map(KeyRef::bucket));
-        let one = self.visible.before_one().filter(|_| keys.len() == 1);
-        if quiet.is_some() || one.is_some() {
+        let before = self.visible.before_one();
+        let is_still = || before.is_some_and(|before| self.visible.is_still(before));
+        let one = keys.len() == 1 && before.is_some();
+        if quiet.is_some() || one {
             let staged = if quiet.is_some() { Staged::None } else { Staged::OneHead };
             let mut txn = self.txn(View { staged, source: self.live(), tier }, None);
             let result = op(&mut txn);
             let observed = txn.observed;
             // The head alone is read at one moment even while it is staged.
-            let at_once =
-                txn.has_read_one_head() && one.is_some_and(|at| self.visible.is_still(at));
-            if at_once || quiet.is_some_and(|witness| witness.unchanged(buckets)) {
+            let at_once = one && txn.has_read_one_head() && is_still();
+            // A key that a flush has just emptied is nothing staged, yet others may be on their way.
+            let flushed = keys.iter().any(|key| key.flushed > self.durable());
+            let still = || quiet.is_some_and(|witness| witness.unchanged(buckets));
+            if at_once || ((!flushed || is_still()) && still()) {
                 return Ok(Done { value: result?, gate: self.gate(term, observed) });
             }
         }
@@ -280,12 +284,12 @@ impl Shard {
         let term = self.term();
         let (pin, seen_until) = {
             let core = self.core.lock();
-            let heads = core.staged_heads(from, &[]);
-            let seen_until = heads.get(STAGED_HEADS_MAX).map(|(row, ..)| SharedBytes::clone(row));
-            let first = heads.into_iter().take(STAGED_HEADS_MAX);
-            let staged = first
-                .map(|(row, value, lsn)| (row.clone(), StagedRow { lsn, value: value.clone() }));
-            let staged = staged.collect();
+            let heads = core.staged_heads(from, &[], STAGED_HEADS_MAX + 1).into_iter();
+            let owned = heads
+                .map(|(row, (value, lsn))| (row.clone(), StagedRow { lsn, value: value.clone() }));
+            let mut staged: StagedRows = owned.collect();
+            let more = staged.len() > STAGED_HEADS_MAX;
+            let seen_until = more.then(|| staged.pop_last()).flatten().map(|(row, _)| row);
             (Pin { staged, snapshot: self.engine.snapshot()? }, seen_until)
         };
         let mut txn = self.txn(pin.view(tier), None);
@@ -432,9 +436,6 @@ impl Shard {
 
     /// Watches no longer.
     pub fn unwatch(&self, watched: &[WatchedKey]) {
-        if watched.is_empty() {
-            return;
-        }
         if watched.is_empty() {
             return;
         }

@@ -68,7 +68,10 @@ impl<'a> Staged<'a> {
     ) -> Box<dyn DoubleEndedIterator<Item = StagedEntry<'a>> + 'a> {
         match self {
             Staged::None | Staged::OneHead => Box::new(std::iter::empty()),
-            Staged::All(core) if is_head(from) => Box::new(core.staged_heads(from, to).into_iter()),
+            Staged::All(core) if is_head(from) => {
+                let heads = core.staged_heads(from, to, usize::MAX).into_iter();
+                Box::new(heads.map(|(key, (row, lsn))| (key, row, lsn)))
+            }
             Staged::All(core) => Box::new(core.overlay.range(from, to).map(entry)),
             Staged::Copied(rows) => Box::new(range_of(rows, from, to).map(entry)),
         }

@@ -1,8 +1,8 @@
 //! What readers see without the shard lock: generations, buckets and the row cache.
 //!
-//! Written under the shard lock (the row cache's clean rows excepted). Heads are read one at a time
-//! without any lock but their own, so a reader that could see one head of a record and miss another
-//! looks at `several` before and after: it is odd while the heads of one record are being changed.
+//! Written under the shard lock (the row cache's clean rows excepted). Heads and generations are read
+//! one at a time without any lock but their own, so a reader that could see one of a record's and miss
+//! another looks at `several` before and after: it is odd while those of one record are being changed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

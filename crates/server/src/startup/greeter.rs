@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a connection that closes may take for its last replies.
 const CLOSING_WAIT: Duration = Duration::from_secs(2);
 const EVENTS: usize = 256;
+/// How long accepting rests after it failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections accepted, and handshakes worked on, in one turn.
 const ACCEPTS: usize = 64;
 /// Tokens: doors, connections, farewells.
@@ -126,8 +128,13 @@ impl Greeter {
     fn accept(&mut self, door: usize, now: Instant) {
         for _ in 0..ACCEPTS {
             let Some(door) = self.doors.get(door) else { return };
-            // Whatever fails here is tried again in the next turn.
-            let Ok((socket, addr)) = door.listener.accept() else { return };
+            let (socket, addr) = match door.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                // Out of descriptors, most likely. The listener stays readable: without a pause this
+                // thread would take a core from the replay.
+                Err(_) => return std::thread::park_timeout(ACCEPT_PAUSE),
+            };
             let tls = door.tls;
             self.welcome(socket, addr, tls, now);
         }
@@ -310,14 +317,13 @@ impl Greeter {
         }
     }
 
-    /// As a data thread does it: above the memory for connections, whoever holds more than half of an
-    /// equal part is cut off.
+    /// Whoever holds more than an equal part of the memory for connections is cut off.
     fn hold_to_budget(&self, early: &mut Early, now: Instant) {
         let held = early.wire.held_bytes() as u64;
         let budget = self.startup.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
-        let part = budget / (2 * self.connections.len() as u64 + 2);
+        let part = budget / (self.connections.len() as u64 + 1);
         // Nobody is counted exactly here: each may hold its part, whatever the others hold.
-        if held > part.max(READ_BYTES as u64) && early.closing_since.is_none() {
+        if held > part && early.closing_since.is_none() {
             let error =
                 "OOM the memory for connections is used up: send, or let wait, less at once";
             end(early, error, now);
