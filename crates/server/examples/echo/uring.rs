@@ -65,7 +65,13 @@ impl Server {
         self.push(&accept.user_data(ACCEPT))?;
         let mut completions = Vec::new();
         loop {
-            self.ring.submit_and_wait(1)?;
+            match self.ring.submit_and_wait(1) {
+                // A stopped process that goes on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                waited => {
+                    waited?;
+                }
+            }
             completions.extend(self.ring.completion());
             for completion in completions.drain(..) {
                 self.complete(&completion)?;
