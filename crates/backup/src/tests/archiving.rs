@@ -195,10 +195,13 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
 
 #[test]
 fn names_and_heads_read_back() -> TestResult {
-    for span in [Span { first: Lsn(1), last: Lsn(1) }, Span { first: Lsn(7), last: Lsn(u64::MAX) }]
+    for span in
+        [Span { first: Lsn(1), last: Lsn(1) }, Span { first: Lsn(7), last: Lsn(u64::MAX - 1) }]
     {
         assert_eq!(Span::parse(&span.name()), Some(span));
     }
+    let beyond = Span { first: Lsn(7), last: Lsn(u64::MAX) };
+    assert_eq!(Span::parse(&beyond.name()), None, "what follows it could not be told");
     let wrong =
         ["", "1-2", "0000000000000000-0000000000000001", "x", "0000000000000002-0000000000000001"];
     assert!(wrong.into_iter().all(|name| Span::parse(name).is_none()));
