@@ -3,8 +3,8 @@
 
 An open loop of GETs of hot rows at half the rate that a closed loop reached, in windows: several rounds, in
 each one kind of background work after the other, each between two idle windows. Each window proves that the
-work it is about happened in it. The p99 of a kind is compared with the mean of its two idle neighbours, and
-the median of the rounds is held to 1.5; the longest read of all rounds is held to 50 ms.
+work it is about happened in it. The p99 of a kind is compared with that of the calmer of its two idle
+neighbours, and the median of the rounds is held to 1.5; the longest read of all rounds is held to 50 ms.
 Latencies count from the moment a request was due. Generators and a witness run with a short slice, so that
 their own waking up is not what is measured. The witness does nothing but sleep for a millisecond; how much it
 overslept is told with each window. Where an idle neighbour had a stall over the bar as well, the machine is too
@@ -223,7 +223,7 @@ def play(server, rate, options):
                 continue
         rest(server)
         after, _ = idle(server, rate, options)
-        done[name] = Window(figures, (before.p99_ms + after.p99_ms) / 2, max(before.max_ms, after.max_ms),
+        done[name] = Window(figures, min(before.p99_ms, after.p99_ms), max(before.max_ms, after.max_ms),
                             witness.paused_ms, what)
         say(f"{name}: p99 {figures.p99_ms:.2f} ms beside {done[name].idle_p99_ms:.2f} idle, longest {figures.max_ms:.1f} ms "
             f"(idle {done[name].idle_max_ms:.1f}, machine {witness.paused_ms:.1f}); {what}")
