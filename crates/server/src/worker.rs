@@ -56,7 +56,10 @@ const PAUSED: Duration = Duration::from_millis(2);
 /// How long sockets stay unread for that reason although the disk takes nothing. Then reads are served again,
 /// and writes are refused by the shard until the disk has caught up. A disk that is merely slower than the clients
 /// is no reason to refuse: their sockets wait.
-const PAUSED_MAX: Duration = Duration::from_secs(1);
+const PAUSED_MAX: Duration = Duration::from_secs(3);
+/// Between two looks at it: after a longer gap the process itself has stood still, and the disk's time
+/// begins anew.
+const LOOKS_APART_MAX: Duration = Duration::from_millis(250);
 /// Largest output buffer that a connection without output keeps for the next reply.
 const KEEP_OUTPUT_BYTES: usize = 64 << 10;
 
@@ -106,9 +109,16 @@ pub(crate) struct Worker {
     farewells: Farewells,
     /// When to listen again, after accepting failed.
     accept_again: Option<Instant>,
-    /// Since when too much has been staged without becoming less, and how many bytes were staged when last
-    /// looked at.
-    pressed_since: Option<(Instant, usize)>,
+    /// Too much is staged.
+    pressed: Option<Pressed>,
+}
+
+/// Too much is staged, and does not become less.
+struct Pressed {
+    since: Instant,
+    /// Bytes staged at the last look, and when that was.
+    staged: usize,
+    looked: Instant,
 }
 
 /// What becomes of a connection after a flush.
@@ -150,7 +160,7 @@ impl Worker {
             look_at: Instant::now(),
             farewells: Farewells::new(FAREWELLS),
             accept_again: None,
-            pressed_since: None,
+            pressed: None,
         };
         worker.open_doors()?;
         Ok(worker)
@@ -504,15 +514,17 @@ impl Worker {
     /// Whether too much is staged and waiting helps: it becomes less, or has not stood still for long.
     fn is_under_pressure(&mut self, now: Instant) -> bool {
         if self.node.shard.pressure() == Pressure::None {
-            self.pressed_since = None;
+            self.pressed = None;
             return false;
         }
         let staged = self.node.shard.staged_bytes();
-        let since = match self.pressed_since {
-            Some((since, before)) if staged >= before => since,
+        let since = match &self.pressed {
+            Some(last) if staged >= last.staged && now - last.looked < LOOKS_APART_MAX => {
+                last.since
+            }
             _ => now,
         };
-        self.pressed_since = Some((since, staged));
+        self.pressed = Some(Pressed { since, staged, looked: now });
         now.duration_since(since) < PAUSED_MAX
     }
 

@@ -76,9 +76,6 @@ fn set_memtables(tuned: &mut Options, options: &EngineOptions) {
     // As many as the budget holds: writers are held back only when it is used up.
     let memtables = (options.memtable_bytes_total / memtable_bytes).min(64);
     tuned.set_max_write_buffer_number(memtables as i32);
-    // Small memtables are cheap to insert into; flushed in pairs they make half as many files of
-    // level 0, and what was overwritten meanwhile is not written at all.
-    tuned.set_min_write_buffer_number_to_merge(2);
     // Flushes early if arenas together pass the budget. It does not stall by itself: the number of
     // memtables does.
     let budget = WriteBufferManager::new_write_buffer_manager(options.memtable_bytes_total, false);
