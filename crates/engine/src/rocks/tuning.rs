@@ -86,7 +86,9 @@ fn set_background(tuned: &mut Options, options: &EngineOptions) {
     tuned.set_max_background_jobs(options.background_threads as i32);
     if options.background_bytes_per_second > 0 {
         let rate = options.background_bytes_per_second.min(i64::MAX as u64) as i64;
-        tuned.set_auto_tuned_ratelimiter(rate, RATE_REFILL_US, RATE_FAIRNESS);
+        // Not the one that tunes itself: after quiet minutes it has come down to a twentieth of the rate and
+        // goes up by 5 % in ten seconds, while flushes wait and, behind them, writers.
+        tuned.set_ratelimiter(rate, RATE_REFILL_US, RATE_FAIRNESS);
     }
     tuned.set_bytes_per_sync(BYTES_PER_SYNC);
     tuned.set_soft_pending_compaction_bytes_limit(options.pending_compaction_bytes_slow);
