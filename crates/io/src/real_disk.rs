@@ -8,7 +8,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, statvfs};
 use rustix::io::{Errno, retry_on_intr};
@@ -56,7 +59,8 @@ impl RealDisk {
             return Err(add(io::ErrorKind::IsADirectory.into()));
         }
         let direct = if writable { OnceLock::new() } else { OnceLock::from(None) };
-        Ok(Arc::new(RealFile { file, path: path.to_owned(), direct }))
+        let refused = AtomicBool::new(false);
+        Ok(Arc::new(RealFile { file, path: path.to_owned(), direct, refused }))
     }
 }
 
@@ -169,6 +173,8 @@ struct RealFile {
     path: String,
     /// The same file past the page cache, opened when it is first wanted; `None` if it cannot be.
     direct: OnceLock<Option<fs::File>>,
+    /// A direct write was refused: the disk's sectors are larger.
+    refused: AtomicBool,
 }
 
 impl RealFile {
@@ -187,7 +193,8 @@ impl RealFile {
             let flags = OFlags::DIRECT.bits() as i32;
             fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
         };
-        aligned.then(|| self.direct.get_or_init(open).as_ref()).flatten()
+        let possible = aligned && !self.refused.load(Ordering::Relaxed);
+        possible.then(|| self.direct.get_or_init(open).as_ref()).flatten()
     }
 
     fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
@@ -234,11 +241,12 @@ impl File for RealFile {
     fn write_direct_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let direct = self.direct_for(bytes, offset);
         match direct.map(|file| file.write_all_at(bytes, offset)) {
-            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.refused.store(true, Ordering::Relaxed);
+            }
             Some(written) => return self.add("write", written),
             None => {}
         }
-        // The file system has no direct writes, or its sectors are larger.
         self.write_at(bytes, offset)
     }
 

@@ -35,7 +35,7 @@ const CAPACITY_BYTES: u64 = 4 << 30;
 pub struct Counters {
     /// Operations that change something or sync it: the unit of [`SimDisk::power_off_after`].
     pub operations: u64,
-    /// Writes to files; each part of a vectored write is one.
+    /// Writes to files.
     pub writes: u64,
     /// Bytes in those writes.
     pub bytes_written: u64,

@@ -2,7 +2,8 @@
 //!
 //! Committer: take what is staged, one write, one sync, say so, ring the workers that wait. After a
 //! failure it waits until everything durable is applied and opens the log again in a higher epoch;
-//! until then writes are refused. Applier: engine, row cache, overlay removal, in that order.
+//! until then writes are refused. Applier: engine, members in the row cache, overlay removal, heads clean,
+//! in that order.
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -679,6 +679,11 @@ impl Shard {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn visible(&self) -> &Visible {
+        &self.visible
+    }
+
     /// Whether a generation is in use as far as records are applied.
     pub(crate) fn is_applied_generation(&self, generation: Generation) -> bool {
         self.core.lock().is_applied_generation(generation)

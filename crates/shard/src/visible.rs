@@ -131,6 +131,29 @@ mod tests {
         assert!(!sees_halves(300_000));
     }
 
+    #[test]
+    fn what_changes_several_heads_or_keyspaces_at_once_is_announced() {
+        let (shard, one) = (testing::open(), KeyspaceId(0));
+        let announced = |change: &dyn Fn(&Shard)| {
+            let before = shard.visible().before_one().expect("nobody is changing anything");
+            change(&shard);
+            !shard.visible().is_still(before)
+        };
+        let set = |shard: &Shard, flush: &[KeyspaceId]| {
+            let done = shard.write(Tier::Any, |txn| {
+                flush.iter().for_each(|keyspace| txn.flush_keyspace(*keyspace));
+                let (always, never) = (SetCondition::Always, Expiry::None);
+                let key = txn.key(KeyspaceId(1), b"a");
+                string::set(txn, &key, b"1", never, always, false)
+            });
+            done.expect("nothing refuses a small string");
+        };
+        assert!(announced(&|shard| write_both(shard, 1)), "two heads");
+        assert!(announced(&|shard| set(shard, &[one])), "a head and a keyspace");
+        assert!(announced(&|shard| set(shard, &[one, KeyspaceId(2)])), "two keyspaces");
+        assert!(!announced(&|shard| set(shard, &[])), "one head is changed at once by itself");
+    }
+
     #[cfg(feature = "planted-bugs")]
     #[test]
     fn a_record_is_read_by_half_if_nobody_looks() {

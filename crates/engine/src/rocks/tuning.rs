@@ -101,7 +101,7 @@ fn set_background(tuned: &mut Options, options: &EngineOptions) {
 fn set_levels(tuned: &mut Options, options: &EngineOptions) {
     tuned.set_level_compaction_dynamic_level_bytes(true);
     tuned.set_level_zero_file_num_compaction_trigger(LEVEL0_FILES);
-    // Level 1 as large as level 0 usually grows (four memtables): cheapest to merge.
+    // Level 1 no smaller than what level 0 holds when it is merged (eight memtables): cheapest to merge.
     tuned.set_max_bytes_for_level_base((options.memtable_bytes_total as u64).max(64 << 20));
     tuned.set_target_file_size_base(options.file_bytes_target);
     tuned.set_compression_type(DBCompressionType::Lz4);

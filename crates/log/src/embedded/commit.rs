@@ -46,7 +46,8 @@ pub(super) struct Writer {
 pub(super) struct GroupBuffer(Vec<u8>);
 
 impl GroupBuffer {
-    /// Larger buffers are given back after use: groups are a few MiB at most, save for rare ones.
+    /// A larger buffer is given back before the next group: groups are a few MiB at most, save for rare
+    /// ones, and a watermark follows within milliseconds.
     const KEPT_BYTES: usize = 4 << 20;
 
     /// The parts one behind the other and zeros up to `len`, a multiple of the alignment.

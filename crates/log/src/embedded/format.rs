@@ -374,11 +374,9 @@ fn mix(value: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn header(shards: u16) -> SegmentHeader {
+impl SegmentHeader {
+    /// A header for tests, with so many shards at their start.
+    pub fn sample(shards: u16) -> SegmentHeader {
         let log = LogId(0x1122_3344_5566_7788);
         let points = (0..shards).map(|shard| (ShardId(shard), Point::start(log, ShardId(shard))));
         SegmentHeader {
@@ -391,11 +389,17 @@ mod tests {
             points: points.collect(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn segment_headers_of_one_and_of_several_blocks_read_back() {
         for (shards, blocks) in [(0, 1), (87, 1), (88, 2), (1_000, 12)] {
-            let header = header(shards);
+            let header = SegmentHeader::sample(shards);
             let stored = header.encode();
             assert_eq!(stored.len(), blocks * BLOCK_BYTES, "{shards} shards");
             assert_eq!(SegmentHeader::claimed_bytes(&stored), Some(stored.len()));
@@ -405,7 +409,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_header_is_seen() {
-        let stored = header(2).encode();
+        let stored = SegmentHeader::sample(2).encode();
         let identity = encode_identity(LogId(9));
         assert_eq!(decode_identity(&identity), Ok(LogId(9)));
         for bit in 0..stored.len() * 8 {

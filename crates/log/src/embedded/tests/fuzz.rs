@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_base::{LogId, Lsn, ShardId};
+use holdfast_base::{LogId, Lsn};
 use holdfast_io::{Disk, SeededRandom, SimDisk};
 
 use super::{SHARD, append, open, options, verify};
@@ -16,8 +16,8 @@ use crate::{
     embedded::{
         EmbeddedLog,
         format::{
-            BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, Point, Salt, SegmentHeader,
-            decode_identity, encode_identity,
+            BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, Salt, SegmentHeader, decode_identity,
+            encode_identity,
         },
     },
     suite::Owner,
@@ -25,20 +25,6 @@ use crate::{
 
 const LOG: LogId = LogId(0x1122_3344_5566_7788);
 const SEGMENT: &str = "log/0000000000000001.seg";
-
-fn segment_header(shards: u16) -> Vec<u8> {
-    let points = (0..shards).map(|shard| (ShardId(shard), Point::start(LOG, ShardId(shard))));
-    let header = SegmentHeader {
-        log: LOG,
-        number: 7,
-        bytes: 65_536,
-        zeroed: true,
-        first_sequence: 19,
-        previous_end: 5_000,
-        points: points.collect(),
-    };
-    header.encode()
-}
 
 /// Changes one byte for each three of the input: its place in two, then what is flipped in it.
 fn damage(bytes: &mut [u8], input: &[u8]) {
@@ -75,7 +61,7 @@ fn any_bytes_are_an_identity_or_refused() {
 
 #[test]
 fn any_bytes_are_a_segment_header_or_refused() {
-    let samples = [segment_header(2), segment_header(88)];
+    let samples = [2, 88].map(|shards| SegmentHeader::sample(shards).encode());
     bolero::check!(name = "segment_header").for_each(|input: &[u8]| {
         let mut inputs = vec![input.to_vec()];
         for sample in &samples {
