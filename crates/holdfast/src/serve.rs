@@ -1,4 +1,5 @@
-//! `holdfast serve`: runs a node until SIGTERM or SIGINT, then drains and flushes.
+//! `holdfast serve`: runs a node until SIGTERM or SIGINT, then drains and flushes; SIGHUP takes changed
+//! certificates.
 
 use std::{
     io::Write as _,

@@ -13,7 +13,7 @@ use holdfast_log::Log;
 
 use crate::{
     archive,
-    node::Node,
+    node::{Node, log_error},
     removal::{Expiry, Sweep},
     scheduling,
 };
@@ -35,14 +35,19 @@ pub(crate) fn run(node: &Arc<Node>) {
     let mut last_flush = Instant::now();
     let mut last_flush_failed = None;
     let mut last_scheduled = Instant::now();
+    let mut kept_house: Option<Instant> = None;
     while !node.is_stopping() {
         let pause = expiry.step(node).min(sweep.step(node));
-        if let Err(error) = bound_replay(node, &mut last_flush, &mut last_flush_failed) {
-            tracing::warn!(%error, "flush or trim failed: it is tried again");
-        }
-        admit_growth(node);
-        if let Err(error) = node.log.prepare_reserve() {
-            tracing::warn!(%error, "the log has no reserve segment");
+        // Not at the pace of removal, which may be a few milliseconds.
+        if kept_house.is_none_or(|at| at.elapsed() >= ROUND) {
+            kept_house = Some(Instant::now());
+            if let Err(error) = bound_replay(node, &mut last_flush, &mut last_flush_failed) {
+                tracing::warn!(%error, "flush or trim failed: it is tried again");
+            }
+            admit_growth(node);
+            if let Err(error) = node.log.prepare_reserve() {
+                tracing::warn!(%error, "the log has no reserve segment");
+            }
         }
         if last_scheduled.elapsed() > SCHEDULE_EVERY {
             last_scheduled = Instant::now();
@@ -81,7 +86,8 @@ fn bound_replay(
 ) -> Result<(), holdfast_base::Error> {
     let flushed = node.shard.flushed()?;
     let applied = node.shard.stats().applied_lsn;
-    let unflushed_bytes = node.unflushed_log_bytes(flushed);
+    node.note_flushed(flushed);
+    let unflushed_bytes = node.unflushed_log_bytes();
     let due = unflushed_bytes > node.config.engine_replay_bytes_max.0
         || flushed < node.opened_at
         || (last_flush.elapsed() > FLUSH_EVERY && flushed < applied);
@@ -95,8 +101,5 @@ fn bound_replay(
     let flushed = node.shard.flushed()?;
     node.note_flushed(flushed);
     let keep_from = archive::hold_back(node, flushed.next());
-    node.log
-        .trim(node.shard.id(), keep_from)
-        .map(|_| ())
-        .map_err(|error| holdfast_base::Error::new(error.kind(), error.to_string()))
+    node.log.trim(node.shard.id(), keep_from).map(|_| ()).map_err(log_error)
 }

@@ -14,7 +14,11 @@ use holdfast_base::{Error, ErrorKind};
 use holdfast_log::{Log, Session};
 use holdfast_shard::CommitStep;
 
-use crate::{ending, metrics::MeasuredSession, node::Node};
+use crate::{
+    ending,
+    metrics::MeasuredSession,
+    node::{Node, log_error},
+};
 
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
 /// contract": the residual is small and published).
@@ -97,10 +101,7 @@ fn reopen(node: &Node) -> Option<Box<dyn Session>> {
 
 /// Opens a session in a higher epoch and takes the shard over.
 pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
-    let (session, position) = node
-        .log
-        .open_session(node.shard.id())
-        .map_err(|error| Error::new(error.kind(), error.to_string()))?;
+    let (session, position) = node.log.open_session(node.shard.id()).map_err(log_error)?;
     node.shard.take_over(&position, node.config.node_name.as_bytes())?;
     Ok(MeasuredSession::wrap(session, node.metrics.log.clone()))
 }

@@ -128,6 +128,10 @@ impl Default for Config {
     }
 }
 
+/// What connections may hold together however small the memory setting is: one largest value on its
+/// way in or out, and some room.
+const CONNECTION_BYTES_MIN: u64 = 48 << 20;
+
 /// How the memory setting is divided. The parts add up to seven eighths of it; the rest is for the
 /// program itself, its threads and the allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,7 +157,7 @@ impl Config {
             memtables: eighth,
             row_cache: eighth * 2,
             staged: eighth,
-            connections: eighth,
+            connections: eighth.max(CONNECTION_BYTES_MIN),
         }
     }
 }

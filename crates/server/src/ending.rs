@@ -1,4 +1,4 @@
-//! The way out when the engine does not recover: everybody is told, then the process ends.
+//! The way out when the engine does not recover: whoever asks is told, then the process ends.
 //!
 //! What was acknowledged is in the log and is replayed at the next start. Requests that still come get
 //! an error that says so, in place of a connection that ends without a word; replies that wait for the
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::node::Node;
 
-/// What requests are told meanwhile. Nothing of them is done.
+/// What requests that arrive meanwhile are told. Nothing of them is done.
 pub(crate) const TOLD: &str = "TRYAGAIN the engine failed: this node ends, and replays its log at its \
                                next start";
 
-/// How long everybody is told.
+/// How long requests are told.
 const TOLD_FOR: Duration = Duration::from_secs(1);
 
 /// Ends the process, with an exit code for its supervisor to start it again.

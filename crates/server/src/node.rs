@@ -42,6 +42,8 @@ use crate::{
 
 /// Folder of the log below the data folder.
 pub(crate) const LOG_DIR: &str = "log";
+/// Where a log stands while it is made, or moved in (docs/formats.md, "Data folder").
+const LOG_MAKING_DIR: &str = "log.new";
 /// Folder of the engine below the data folder.
 pub(crate) const ENGINE_DIR: &str = "engine";
 /// File that keeps a second process out of the data folder.
@@ -112,7 +114,7 @@ pub struct Node {
     _lock: DiskLock,
 }
 
-fn log_error(error: holdfast_log::LogError) -> Error {
+pub(crate) fn log_error(error: holdfast_log::LogError) -> Error {
     Error::new(error.kind(), error.to_string())
 }
 
@@ -135,12 +137,12 @@ pub(crate) fn open_data(
     log_metrics: &Arc<LogMetrics>,
     progress: &mut dyn FnMut(OpenProgress),
 ) -> Result<Opened, Error> {
+    make_durable(&config.data)?;
     let disk: Arc<dyn Disk> =
         Arc::new(RealDisk::new(&config.data).map_err(io_error(&config.data))?);
     let lock = disk.lock(LOCK_FILE).map_err(io_error(&config.data))?;
     refuse_half_restored(&*disk, &config.data)?;
     remove_checkpoint(&*disk)?;
-    make_durable(&config.data)?;
     let fresh = !disk.exists(LOG_DIR).map_err(io_error(&config.data))?;
     let engine_mode =
         if fresh { holdfast_engine::OpenMode::Create } else { holdfast_engine::OpenMode::Existing };
@@ -191,10 +193,14 @@ fn refuse_half_restored(disk: &dyn Disk, data: &Path) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Corrupt, format!("{}: {text}", data.display())))
 }
 
-/// The data folder's own name survives a power cut only if its parent was synced.
-pub(crate) fn make_durable(data: &Path) -> Result<(), Error> {
-    let absolute = data.canonicalize().map_err(io_error(data))?;
-    for folder in [Some(absolute.as_path()), absolute.parent()].into_iter().flatten() {
+/// Makes a folder if need be. Its own name, and those of parents that are made with it, survive a
+/// power cut only if the folders in which they stand were synced.
+pub(crate) fn make_durable(path: &Path) -> Result<(), Error> {
+    let absolute = std::path::absolute(path).map_err(io_error(path))?;
+    let made = absolute.ancestors().take_while(|folder| !folder.exists()).count();
+    std::fs::create_dir_all(&absolute).map_err(io_error(path))?;
+    let absolute = absolute.canonicalize().map_err(io_error(path))?;
+    for folder in absolute.ancestors().take(2.max(made + 1)) {
         let folder_file = std::fs::File::open(folder).map_err(io_error(folder))?;
         folder_file.sync_all().map_err(io_error(folder))?;
     }
@@ -385,11 +391,11 @@ impl Node {
     }
 
     /// Bytes of log that a crash now would have to replay, roughly.
-    pub(crate) fn unflushed_log_bytes(&self, flushed: Lsn) -> u64 {
-        if flushed.0 != self.flushed.load(Ordering::Acquire) {
-            self.note_flushed(flushed);
-        }
-        self.shard.staged_bytes_total() - self.flushed_log_bytes.load(Ordering::Acquire)
+    pub(crate) fn unflushed_log_bytes(&self) -> u64 {
+        // Read before the total, which only grows: the other way round a flush between the two would
+        // make the difference negative.
+        let flushed = self.flushed_log_bytes.load(Ordering::Acquire);
+        self.shard.staged_bytes_total() - flushed
     }
 
     /// The engine has flushed up to here.
@@ -553,6 +559,10 @@ pub(crate) fn must_hold_data(disk: &dyn Disk, data: &Path) -> Result<(), Error> 
         return Ok(());
     }
     let here = data.display();
+    if disk.exists(LOG_MAKING_DIR).map_err(io_error(data))? {
+        let text = format!("{here}: a start was cut short; start the node once, then try again");
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
     if disk.exists(ENGINE_DIR).map_err(io_error(data))? {
         return Err(damaged(&format!("{here}: there is an engine, but no log beside it")));
     }

@@ -8,6 +8,8 @@ use std::{
 use holdfast_base::{Error, ErrorKind};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::SETTINGS;
+
 /// What to do when a port is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PortPolicy {
@@ -63,7 +65,7 @@ fn explain(what: &str, addr: SocketAddr, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, text)
 }
 
-/// The command that works, to be typed as it stands. A password is not repeated.
+/// The command that works, to be typed as it stands. A secret is not repeated.
 fn way_out(command: impl Iterator<Item = String>) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:=".contains(c);
     let quoted = |word: &String| match word.chars().all(plain) {
@@ -71,7 +73,11 @@ fn way_out(command: impl Iterator<Item = String>) -> String {
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
     let words: Vec<String> = command.collect();
-    if words.iter().any(|word| word.contains("password")) {
+    let secrets = || SETTINGS.iter().filter(|setting| setting.secret);
+    let is_secret = |word: &String| {
+        word.contains("password") || secrets().any(|setting| word.contains(setting.key))
+    };
+    if words.iter().any(is_secret) {
         return "the same with `--ports auto`".to_owned();
     }
     format!("`{} --ports auto`", words.iter().map(quoted).collect::<Vec<_>>().join(" "))
@@ -126,10 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_is_the_command_itself_and_keeps_passwords_to_itself() {
+    fn the_way_out_is_the_command_itself_and_keeps_secrets_to_itself() {
         let words = |text: &str| way_out(text.split(' ').map(str::to_owned));
         assert_eq!(words("bin/holdfast serve"), "`bin/holdfast serve --ports auto`");
         assert_eq!(words("holdfast --data it's"), "`holdfast --data 'it'\\''s' --ports auto`");
-        assert!(!words("holdfast serve --set redis.password=hush").contains("hush"));
+        for secret in ["redis.password=hush", "http.token=hush"] {
+            assert!(!words(&format!("holdfast serve --set {secret}")).contains("hush"));
+        }
     }
 }

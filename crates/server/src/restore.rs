@@ -39,9 +39,9 @@ pub fn restore(
 ) -> Result<(Restored, Vec<String>), Error> {
     let RestoreRequest { data, .. } = *request;
     let store = open_store(request.from, StoreUse::Reading)?;
+    make_durable(data)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data).map_err(io_error(data))?);
     let _lock = disk.lock(LOCK_FILE).map_err(io_error(data))?;
-    make_durable(data)?;
     let mut random = OsRandom::new()
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("/dev/urandom: {error}")))?;
     let destination = Destination {

@@ -63,10 +63,6 @@ const LOOKS_APART_MAX: Duration = Duration::from_millis(250);
 /// Largest output buffer that a connection without output keeps for the next reply.
 const KEEP_OUTPUT_BYTES: usize = 64 << 10;
 
-/// What connections may hold together however small the memory setting is: one largest value on its
-/// way in or out, and some room.
-pub(crate) const CONNECTION_BYTES_MIN: u64 = 48 << 20;
-
 /// Less than this freed by one connection is what the allocator is good at.
 const FREED_BYTES_NOTED: u64 = 256 << 10;
 
@@ -366,7 +362,7 @@ impl Worker {
     /// Large buffers were freed at once.
     fn note_freed(&self, bytes: u64) {
         if bytes >= FREED_BYTES_NOTED {
-            let budget = self.node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
+            let budget = self.node.config.memory_plan().connections;
             self.node.freed.add(bytes, budget / 4);
         }
     }
@@ -377,7 +373,10 @@ impl Worker {
         let held = connection.held_bytes();
         connection.cut_off(error);
         connection.session.end(&self.node);
-        self.note_freed(held.saturating_sub(connection.held_bytes()));
+        let freed = held.saturating_sub(connection.held_bytes()).min(connection.counted_bytes);
+        connection.counted_bytes -= freed;
+        self.node.connection_bytes.fetch_sub(freed, Ordering::Relaxed);
+        self.note_freed(freed);
         self.mark_dirty(token, connection);
     }
 
@@ -392,7 +391,7 @@ impl Worker {
         let more = held.wrapping_sub(connection.counted_bytes);
         connection.counted_bytes = held;
         let all = node.connection_bytes.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
-        let budget = node.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
+        let budget = node.config.memory_plan().connections;
         // Half of an equal part, but what one read brings is let be while that fits for all.
         let equal = budget / node.clients.count().max(1) as u64;
         let part = (equal / 2).max(equal.min(READ_BYTES as u64));
@@ -530,7 +529,9 @@ impl Worker {
 
     fn resume_paused(&mut self, now: Instant) {
         let ends = self.node.is_ending();
-        if self.paused.is_empty() || (!ends && self.is_under_pressure(now)) {
+        // Looked at in every turn while it lasts: a gap then means that the process stood still.
+        let pressed = self.pressed.is_some() && self.is_under_pressure(now);
+        if self.paused.is_empty() || (!ends && pressed) {
             return;
         }
         for token in std::mem::take(&mut self.paused) {

@@ -83,7 +83,7 @@ impl Sample<'_> {
             shard,
             engine: node.engine.stats(),
             log: node.log.bounds(node.shard.id()),
-            unflushed_bytes: node.unflushed_log_bytes(flushed),
+            unflushed_bytes: node.unflushed_log_bytes(),
             apply_lag: node.lag.behind(shard.applied_lsn, now),
             flush_lag: node.lag.behind(flushed, now),
             threads: thread_times(),

@@ -28,7 +28,7 @@ use crate::{
     farewell::Farewells,
     tls::{Failure, HANDSHAKE, Opened, TlsStream},
     wire::{Flushed, Wire},
-    worker::{CONNECTION_BYTES_MIN, Door, OWED_BYTES_PAUSE, READ_BYTES, TOO_MANY},
+    worker::{Door, OWED_BYTES_PAUSE, READ_BYTES, TOO_MANY},
 };
 
 /// How long the loop sleeps without events; also how soon it sees that the start is over.
@@ -38,7 +38,7 @@ const CLOSING_WAIT: Duration = Duration::from_secs(2);
 const EVENTS: usize = 256;
 /// How long accepting rests after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections accepted, and handshakes worked on, in one turn.
+/// Connections accepted in one turn.
 const ACCEPTS: usize = 64;
 /// Tokens: doors, connections, farewells.
 const CONNECTIONS: u64 = 1 << 32;
@@ -320,7 +320,7 @@ impl Greeter {
     /// Whoever holds more than an equal part of the memory for connections is cut off.
     fn hold_to_budget(&self, early: &mut Early, now: Instant) {
         let held = early.wire.held_bytes() as u64;
-        let budget = self.startup.config.memory_plan().connections.max(CONNECTION_BYTES_MIN);
+        let budget = self.startup.config.memory_plan().connections;
         let part = budget / (self.connections.len() as u64 + 1);
         // Nobody is counted exactly here: each may hold its part, whatever the others hold.
         if held > part && early.closing_since.is_none() {

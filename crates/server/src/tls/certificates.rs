@@ -192,7 +192,11 @@ impl Certificates {
     pub(crate) fn reload(&self) -> Result<bool, Error> {
         let mut seen = self.seen.lock();
         let contents = self.source.read();
-        let fingerprint = contents.as_ref().map_or([0; 32], Contents::fingerprint);
+        // Of what is wrong, if the files cannot be read: another error is told, too.
+        let fingerprint = contents.as_ref().map_or_else(
+            |error| Sha256::digest(error.to_string().as_bytes()).into(),
+            Contents::fingerprint,
+        );
         if fingerprint == seen.taken || seen.refused == Some(fingerprint) {
             seen.refused = seen.refused.filter(|_| fingerprint != seen.taken);
             return Ok(false);
