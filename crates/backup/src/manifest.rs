@@ -188,13 +188,18 @@ fn check_file(file: &BackupFile) -> Result<(), Error> {
     let name_fits = !file.name.starts_with('.')
         && (1..=128).contains(&file.name.len())
         && file.name.chars().all(plain);
-    let digits = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     // Larger than any file system holds, and small enough to count with.
     let bytes_fit = file.bytes < 1 << 62;
-    if !name_fits || !bytes_fit || file.sha256.len() != 64 || !file.sha256.chars().all(digits) {
+    if !name_fits || !bytes_fit || !is_digest(&file.sha256) {
         return Err(corrupt(format!("the manifest names an impossible file: {:?}", file.name)));
     }
     Ok(())
+}
+
+/// Whether this is a SHA-256 as files are named by it: 64 lower-case hexadecimal digits.
+pub(crate) fn is_digest(name: &str) -> bool {
+    let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    name.len() == 64 && name.bytes().all(is_digit)
 }
 
 /// Reads a whole object of at most so many bytes.

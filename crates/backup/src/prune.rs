@@ -1,18 +1,22 @@
-//! Removing old backups: their manifests first, then what no manifest names any more.
+//! Removing old backups: the archive that leads to them, their manifests, then what no manifest names.
 //!
 //! Everything that stays is read before anything goes: a manifest that cannot be read may name any
-//! file. Broken off in between, files stay that nobody names, and the next time takes them. Must
-//! not run beside a backup into the same store: the node runs one of both at a time.
+//! file. Only files named by a digest are taken, and none where there is no backup: a wrong place is
+//! left as it is. Broken off in between, the next time takes the rest: a life is known by its
+//! manifests, so these go after its archive, and files that nobody names are found by themselves.
+//! Must not run beside a backup into the same store: the node runs one of both at a time.
 
 use std::collections::{BTreeMap, HashSet};
 
-use holdfast_base::{Error, Incarnation, Lsn};
+use holdfast_base::{Error, ErrorKind, Incarnation, Lsn};
 use holdfast_io::ObjectStore;
 
 use crate::{
     Manifest, Step, Watch,
     archive::{archive_folder, spans},
-    files, invalid, list_backups, read_manifest, store_error,
+    files, invalid, list_backups,
+    manifest::is_digest,
+    read_manifest, store_error,
 };
 
 /// What was removed.
@@ -34,23 +38,29 @@ pub fn prune(store: &dyn ObjectStore, keep: usize, watch: &mut Watch<'_>) -> Res
         return Err(invalid("at least one backup is kept"));
     }
     let ids = list_backups(store)?;
+    if ids.is_empty() {
+        return Err(invalid("there is no backup here, so nothing is removed"));
+    }
     let (old, kept) = ids.split_at(ids.len().saturating_sub(keep));
     let kept: Vec<Manifest> =
         kept.iter().map(|id| read_manifest(store, id)).collect::<Result<_, _>>()?;
-    // Lives that no backup is kept of; of a damaged old manifest it is not known.
-    let lives: HashSet<Incarnation> = old
-        .iter()
-        .filter_map(|id| read_manifest(store, id).ok())
-        .map(|manifest| manifest.incarnation)
-        .collect();
+    // Lives of old backups; of a damaged manifest it is not known.
+    let mut lives = HashSet::new();
+    for id in old {
+        match read_manifest(store, id) {
+            Ok(manifest) => _ = lives.insert(manifest.incarnation),
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(_) => {}
+        }
+    }
     let mut pruned = Pruned::default();
+    prune_archive(store, &kept, lives, &mut pruned, watch)?;
     for id in old {
         watch(Step::Moved(0))?;
         store.remove(&id.object()).map_err(store_error(id))?;
         pruned.backups += 1;
     }
     prune_files(store, &kept, &mut pruned, watch)?;
-    prune_archive(store, &kept, lives, &mut pruned, watch)?;
     Ok(pruned)
 }
 
@@ -63,7 +73,7 @@ fn prune_files(
     let files = kept.iter().flat_map(|manifest| &manifest.files);
     let named: HashSet<&str> = files.map(|file| file.sha256.as_str()).collect();
     for entry in store.list(files::FOLDER).map_err(store_error("listing the stored files"))? {
-        if named.contains(entry.name.as_str()) {
+        if !is_digest(&entry.name) || named.contains(entry.name.as_str()) {
             continue;
         }
         watch(Step::Moved(0))?;
@@ -76,7 +86,8 @@ fn prune_files(
 }
 
 /// Removes the records that stand before the oldest kept backup of their life, and all those of
-/// lives that none is kept of.
+/// lives that none is kept of. Of a life with a backup the last object stays: it says where archiving
+/// goes on.
 fn prune_archive(
     store: &dyn ObjectStore,
     kept: &[Manifest],
@@ -91,7 +102,11 @@ fn prune_archive(
         *after = manifest.lsn.min(*after);
     }
     for (life, after) in needed_after {
-        for span in spans(store, life)?.into_iter().filter(|span| span.last <= after) {
+        let mut spans = spans(store, life)?;
+        if after < Lsn(u64::MAX) {
+            spans.pop();
+        }
+        for span in spans.into_iter().filter(|span| span.last <= after) {
             watch(Step::Moved(0))?;
             let name = format!("{}/{}", archive_folder(life), span.name());
             store.remove(&name).map_err(store_error(&name))?;

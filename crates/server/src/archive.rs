@@ -14,7 +14,7 @@ use std::{
 };
 
 use holdfast_backup::{Archived, Archiver, Location};
-use holdfast_base::{Error, Lsn};
+use holdfast_base::{Error, ErrorKind, Lsn};
 use holdfast_io::ObjectStore;
 use holdfast_log::Log;
 use parking_lot::Mutex;
@@ -105,11 +105,15 @@ pub(crate) fn hold_back(node: &Node, wanted: Lsn) -> Lsn {
 pub(crate) fn run(node: &Arc<Node>) {
     while !node.is_stopping() {
         if let Err(error) = follow(node) {
-            node.archive.failures.fetch_add(1, Relaxed);
-            tracing::warn!(%error, "archiving waits: it is tried again");
-            node.park_background(RETRY_AFTER);
+            wait_after(node, &error);
         }
     }
+}
+
+fn wait_after(node: &Node, error: &Error) {
+    node.archive.failures.fetch_add(1, Relaxed);
+    tracing::warn!(%error, "archiving waits: it is tried again");
+    node.park_background(RETRY_AFTER);
 }
 
 /// Archives until the node stops or something fails.
@@ -122,14 +126,21 @@ fn follow(node: &Arc<Node>) -> Result<(), Error> {
     tracing::info!(next = archiver.next().0, %location, "archiving");
     let interval = Duration::from_secs(node.config.archive_seconds_max);
     let mut stored = (node.shard.staged_bytes_total(), Instant::now());
-    drain(node, &*store, &mut archiver)?;
+    let mut due = true;
     while !node.is_stopping() {
-        node.park_background(LOOK_EVERY);
         let staged = node.shard.staged_bytes_total();
-        if staged - stored.0 >= BYTES_DUE || stored.1.elapsed() >= interval {
+        if due || staged - stored.0 >= BYTES_DUE || stored.1.elapsed() >= interval {
             stored = (staged, Instant::now());
-            drain(node, &*store, &mut archiver)?;
+            let drained = drain(node, &*store, &mut archiver);
+            due = drained.is_err();
+            match drained {
+                Ok(()) => {}
+                // Nothing has changed: the same step is tried again, without listing the archive anew.
+                Err(error) if error.kind() == ErrorKind::Unavailable => wait_after(node, &error),
+                Err(error) => return Err(error),
+            }
         }
+        node.park_background(LOOK_EVERY);
     }
     Ok(())
 }

@@ -164,7 +164,10 @@ fn ask(node: &NodeArgs, url: &str, request: &[&str]) -> Result<Status, String> {
         match status.text("state") {
             "running" => {}
             "done" => return Ok(status),
-            _ => return Err(format!("the backup failed: {}", status.text("error"))),
+            _ => {
+                let (what, error) = (status.text("what"), status.text("error"));
+                return Err(format!("the {what} failed: {error}"));
+            }
         }
         polls += 1;
         if polls % POLLS_A_LINE == 0 {

@@ -111,6 +111,13 @@ impl ObjectWriter for FolderWriter<'_> {
     }
 }
 
+impl Drop for FolderWriter<'_> {
+    fn drop(&mut self) {
+        // After `finish` the name is gone. A removal that fails leaves a file that no listing shows.
+        let _removed = self.disk.remove(&self.making);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +125,19 @@ mod tests {
 
     fn names(store: &dyn ObjectStore, folder: &str) -> io::Result<Vec<(String, u64)>> {
         Ok(store.list(folder)?.into_iter().map(|entry| (entry.name, entry.bytes)).collect())
+    }
+
+    #[test]
+    fn an_object_that_was_not_finished_leaves_nothing_behind() -> io::Result<()> {
+        let disk = Arc::new(SimDisk::new());
+        let store = FolderStore::new(disk.clone());
+        let mut writer = store.begin("a/one")?;
+        writer.write(b"half")?;
+        drop(writer);
+        assert_eq!(disk.list("a")?, Vec::<String>::new());
+        store.put("a/one", b"whole")?;
+        assert_eq!(disk.list("a")?, ["one"]);
+        Ok(())
     }
 
     #[test]

@@ -140,11 +140,11 @@ impl ObjectStore for S3Store {
         let read = self.runtime.block_on(async {
             match self.store.get_opts(&path, options).await {
                 Ok(found) => found.bytes().await.map(|bytes| bytes.to_vec()),
-                // A range behind the end is refused, an absent object is told apart.
+                Err(absent @ object_store::Error::NotFound { .. }) => Err(absent),
+                // A range behind the end is refused. What else went wrong is told as it was.
                 Err(error) => match self.store.head(&path).await {
                     Ok(meta) if meta.size <= offset => Ok(Vec::new()),
-                    Ok(_) => Err(error),
-                    Err(absent) => Err(absent),
+                    _ => Err(error),
                 },
             }
         });

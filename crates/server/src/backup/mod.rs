@@ -32,6 +32,8 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How long a backup waits for the applier, which is milliseconds behind, and between two looks.
 const APPLY_WAIT_MAX: Duration = Duration::from_secs(30);
 const APPLY_POLL: Duration = Duration::from_millis(2);
+/// The wish for a backup, in a word.
+const BACKUP: &str = "backup";
 /// What a pace may make good after it was held up, so that a stalled store is not followed by a
 /// burst.
 const BURST: Duration = Duration::from_millis(100);
@@ -93,6 +95,11 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    /// Whether a backup is being taken now.
+    pub(crate) fn is_backup_running(&self) -> bool {
+        self.phase == Phase::Running && self.what == BACKUP
+    }
+
     /// How long it has run, or ran.
     pub(crate) fn seconds(&self) -> f64 {
         let running = self.phase == Phase::Running;
@@ -138,7 +145,7 @@ impl Backups {
         }
         let run = desk.status.run + 1;
         let (what, location) = match &wish {
-            Wish::Backup(location) => ("backup", location),
+            Wish::Backup(location) => (BACKUP, location),
             Wish::Prune(location, _) => ("prune", location),
         };
         desk.status = Status {
@@ -214,9 +221,10 @@ impl Backups {
                 status.pruned = pruned;
             }
             Err(error) => {
-                let text = "the backup failed: the node goes on without it";
-                tracing::error!(%error, what, %url, "{text}");
-                self.metrics.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, what, %url, "it failed: the node goes on without it");
+                if what == BACKUP {
+                    self.metrics.failed.fetch_add(1, Ordering::Relaxed);
+                }
                 status.phase = Phase::Failed;
                 status.error = error.to_string();
             }
@@ -249,7 +257,7 @@ fn go_on(node: &Node) -> Result<(), Error> {
 }
 
 fn remove_old(node: &Node, location: &Location, keep: usize) -> Result<Pruned, Error> {
-    let store = open_store(location, StoreUse::Storing(&node.config.data))?;
+    let store = open_store(location, StoreUse::Reading)?;
     prune(&*store, keep, &mut |_| go_on(node))
 }
 

@@ -7,6 +7,8 @@ use holdfast_backup::Location;
 use holdfast_base::{Error, ErrorKind};
 use holdfast_io::{FolderStore, ObjectStore, RealDisk, S3Options, S3Store};
 
+use crate::node::make_durable;
+
 /// Region where the environment names none; stores other than Amazon's take any.
 const REGION: &str = "us-east-1";
 
@@ -35,6 +37,9 @@ pub fn open_store(
                     return refused("it lies within the data folder: a backup goes elsewhere");
                 }
                 StoreUse::Reading | StoreUse::Storing(_) => {}
+            }
+            if let StoreUse::Storing(_) = purpose {
+                make_durable(path)?;
             }
             let disk = RealDisk::new(path).map_err(failed)?;
             Ok(Arc::new(FolderStore::new(Arc::new(disk))))

@@ -9,7 +9,7 @@ use holdfast_base::Lsn;
 use holdfast_engine::WriteStall;
 use holdfast_log::Log;
 
-use crate::{backup::Phase, startup::Startup, tls::FAILURES};
+use crate::{startup::Startup, tls::FAILURES};
 
 use super::{
     FAMILIES, Family, Histogram, WorkerMetrics,
@@ -402,7 +402,7 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     // ---- Backups and the archive.
     gauge("holdfast_backup_running", &[], "1 while a backup is taken.", |s, out| {
-        out.one(u8::from(s.node.backups.status().phase == Phase::Running))
+        out.one(u8::from(s.node.backups.status().is_backup_running()))
     }),
     gauge(
         "holdfast_backup_last_success_timestamp_seconds",
