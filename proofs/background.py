@@ -7,8 +7,9 @@ work it is about happened in it. The p99 of a kind is compared with that of the 
 neighbours, and the median of the rounds is held to 1.5; the longest read of all rounds is held to 50 ms.
 Latencies count from the moment a request was due. Generators and a witness run with a short slice, so that
 their own waking up is not what is measured. The witness does nothing but sleep for a millisecond; how much it
-overslept is told with each window. Where an idle neighbour had a stall over the bar as well, the machine is too
-busy for a judgement: such a window is told and not judged, and a kind without another counts as not measured.
+overslept is told with each window. Where it overslept by more than the bar for stalls, the machine itself stood
+still: the window's longest read is told and not judged, and a kind without another counts as not measured. What an
+idle neighbour's reads did excuses nothing.
 """
 
 import argparse
@@ -120,8 +121,7 @@ def backup(server, rate, options):
     with server.client() as client:
         reply = client.call("BACKUP", "START", f"file://{target}")
         if isinstance(reply, ErrorReply):
-            window.figures()
-            raise Missing(f"BACKUP START: {reply}")
+            raise RuntimeError(f"BACKUP START: {reply}")
         began = time.monotonic()
         figures = window.figures()
         while not grown(server, "backup_succeeded_total", before):
@@ -130,10 +130,6 @@ def backup(server, rate, options):
             time.sleep(0.2)
     stored = grown(server, "backup_bytes_uploaded_total", before)
     return figures, f"{stored / 1e6:.0f} MB stored, done {time.monotonic() - began:.1f} s after it began"
-
-
-class Missing(Exception):
-    """The server has no such work."""
 
 
 KINDS = {"compaction": compaction, "expiry storm": expiry_storm, "flush": flush, "checkpoint and backup": backup}
@@ -178,35 +174,28 @@ def main():
 
 @dataclass
 class Window:
-    """One kind of work between two idle windows, or why there is none."""
+    """One kind of work between two idle windows."""
 
-    figures: Figures = None
-    idle_p99_ms: float = 0.0
-    idle_max_ms: float = 0.0
-    paused_ms: float = 0.0
-    work: str = ""
-    missing: str = ""
+    figures: Figures
+    idle_p99_ms: float
+    idle_max_ms: float
+    paused_ms: float
+    work: str
 
     def line(self):
-        if self.missing:
-            return {"missing": self.missing}
         return {**self.figures.rounded(), "idle_p99_ms": round(self.idle_p99_ms, 3),
                 "idle_max_ms": round(self.idle_max_ms, 1), "machine_paused_ms": round(self.paused_ms, 1), "work": self.work}
 
 
 def judge(kind, windows):
     """Both bars of a kind over all rounds."""
-    missing = next((window.missing for window in windows if window.missing), None)
-    if missing:
-        yield from (NotMeasured(f"{kind}: {what}", missing) for what in ("p99 over idle p99", "longest read, ms"))
-        return
     yield Bar(f"{kind}: p99 over idle p99",
               statistics.median(window.figures.p99_ms / window.idle_p99_ms for window in windows), "<=", P99_RATIO_MAX)
-    calm = [window.figures.max_ms for window in windows if window.idle_max_ms <= STALL_MS_MAX]
+    calm = [window.figures.max_ms for window in windows if window.paused_ms <= STALL_MS_MAX]
     if calm:
         yield Bar(f"{kind}: longest read, ms", max(calm), "<=", STALL_MS_MAX)
     else:
-        yield NotMeasured(f"{kind}: longest read, ms", "idle reads stalled as well, beside every window")
+        yield NotMeasured(f"{kind}: longest read, ms", "the machine stood still in every window")
 
 
 def play(server, rate, options):
@@ -216,11 +205,7 @@ def play(server, rate, options):
     before, _ = idle(server, rate, options)
     for name, work in KINDS.items():
         with Witness() as witness:
-            try:
-                figures, what = work(server, rate, options)
-            except Missing as missing:
-                done[name] = Window(missing=str(missing))
-                continue
+            figures, what = work(server, rate, options)
         rest(server)
         after, _ = idle(server, rate, options)
         done[name] = Window(figures, min(before.p99_ms, after.p99_ms), max(before.max_ms, after.max_ms),

@@ -99,7 +99,7 @@ def main():
     bars = [
         Bar("processes killed for want of memory", node.pop("killed"), "=", 0),
         Bar("peak resident bytes over the memory setting", node["peak_resident_bytes"] / memory, "<=", 1.0),
-        Bar("data over the memory limit", keys * VALUE_BYTES / limit, ">=", 1.0),
+        Bar("data over the memory limit", keys * VALUE_BYTES / limit, ">=", 2.5),
         *beside(node["reads"], raw["reads"]),
     ]
     write("larger_than_memory", bars, gigabytes_of_values=options.gb, value_bytes=VALUE_BYTES, memory_limit_bytes=limit,

@@ -28,15 +28,15 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # The longest part of a build is RocksDB's C++; its archive tells whether that is behind us.
 dependencies_are_built() { compgen -G "$CARGO_TARGET_DIR/release/build/librocksdb-sys-*/out/librocksdb.a" >/dev/null; }
 
-# Measured: 13 to 15.5 minutes for all dependencies on 2 cores (25 minutes of processor time). The C++ scales with the cores, the
-# last crates and the link (about 3 minutes) do not.
+# 13 to 15.5 minutes for all dependencies on 2 cores (README.md has command, machines and dates). The
+# C++ scales with the cores, the last crates and the link (about 3 minutes) do not.
 cold_build_minutes() { echo $((3 + (25 + $(nproc) - 1) / $(nproc))); }
 
 expected_build() {
     if dependencies_are_built; then
         echo "the dependencies are built already: expect up to 3 minutes for the project's own crates"
     else
-        echo "first build from source: expect about $(cold_build_minutes) minutes on the $(nproc) core(s) here, mostly RocksDB's C++ (measured: 13 to 16 minutes on 2 cores)"
+        echo "first build from source: expect about $(cold_build_minutes) minutes on the $(nproc) core(s) here, mostly RocksDB's C++ (measured: 13 to 15.5 minutes on 2 cores)"
     fi
 }
 

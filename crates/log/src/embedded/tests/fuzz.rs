@@ -16,8 +16,8 @@ use crate::{
     embedded::{
         EmbeddedLog,
         format::{
-            BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader, Salt, SegmentHeader, decode_identity,
-            encode_identity,
+            BLOCK_BYTES, GROUP_ALIGN, GROUP_HEADER_BYTES, GroupHeader, Salt, SegmentHeader,
+            decode_identity, encode_identity,
         },
     },
     suite::Owner,
@@ -108,8 +108,8 @@ fn small_log() -> (BTreeMap<String, Vec<u8>>, Vec<Vec<u8>>) {
 #[test]
 fn any_damage_to_a_log_is_refused_or_leaves_a_prefix() {
     let (files, batches) = small_log();
-    // Damage where something stands: the header, and the groups behind it.
-    let used = BLOCK_BYTES + 1024;
+    // Damage where something stands: the header, and the groups behind it, one sector each.
+    let used = BLOCK_BYTES + batches.len() * GROUP_ALIGN;
     bolero::check!(name = "log_folder").for_each(|input: &[u8]| {
         let disk = SimDisk::new();
         disk.create_dir("log").expect("it is a new disk");
