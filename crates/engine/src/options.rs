@@ -22,7 +22,7 @@ pub struct EngineOptions {
     /// Memory for data blocks, indexes and filters read from files. Default 256 MiB.
     pub block_cache_bytes: usize,
     /// Memory for rows not yet flushed, all memtables together; writers stall beyond it.
-    /// Default 128 MiB: four memtables of 32 MiB, so that one fills while others are written out.
+    /// Default 128 MiB: eight memtables, so that one fills while others are written out.
     pub memtable_bytes_total: usize,
     /// Ceiling for the bytes that flushes and compactions write in a second; the rate actually
     /// allowed follows the demand below it, and flushes go first. 0 means no limit.

@@ -41,6 +41,7 @@ fn check_noticed(dir: &Path, offset: usize) {
         Ok(engine) => engine,
         Err(error) => {
             assert_eq!(error.kind, EngineErrorKind::Corrupt, "byte {offset}: {error}");
+            assert!(error.message.contains(".sst"), "byte {offset}: {error}");
             return;
         }
     };
@@ -76,6 +77,41 @@ fn a_flipped_byte_anywhere_in_a_table_is_noticed_and_never_served() {
     fs::write(&table, &good).expect("the table can be written");
     let report = open(dir.path(), OpenMode::Existing).expect("opens").verify().expect("verify");
     assert!(report.damage.is_empty(), "{report:?}");
+}
+
+/// RocksDB would read the second record over and over.
+#[test]
+fn a_record_of_a_kind_that_no_manifest_has_is_refused() {
+    let dir = TempDir::new().expect("a temporary folder can be made");
+    filled(dir.path());
+    let current = fs::read_to_string(dir.path().join("CURRENT")).expect("CURRENT can be read");
+    let path = dir.path().join(current.trim_end());
+    let mut manifest = fs::read(&path).expect("the manifest can be read");
+    let first = usize::from(u16::from_le_bytes([manifest[4], manifest[5]]));
+    let kind = 7 + first + 6;
+    assert_eq!(manifest[kind], 1, "the second record is a whole one");
+    manifest[kind] = 5;
+    fs::write(&path, &manifest).expect("the manifest can be written");
+    let error = open(dir.path(), OpenMode::Existing).err().expect("it is refused");
+    assert_eq!(error.kind, EngineErrorKind::Corrupt);
+    assert!(error.message.contains("MANIFEST"), "{error}");
+}
+
+#[test]
+fn properties_out_of_order_are_told_with_the_name_of_their_table() {
+    let dir = TempDir::new().expect("a temporary folder can be made");
+    filled(dir.path());
+    let table = tables(dir.path()).pop().expect("one table");
+    let mut content = fs::read(&table).expect("the table can be read");
+    let property = b"rocksdb.deleted.keys";
+    let at = content.windows(property.len()).position(|bytes| bytes == property);
+    // The properties' keys are whole at restart points alone; some key's own bytes are there.
+    let at = at.or_else(|| content.windows(9).position(|bytes| bytes == b"eted.keys"));
+    content[at.expect("a property's key")] ^= 0x04;
+    fs::write(&table, &content).expect("the table can be written");
+    let error = open(dir.path(), OpenMode::Existing).err().expect("it is refused");
+    assert_eq!(error.kind, EngineErrorKind::Corrupt);
+    assert!(error.message.contains(".sst"), "{error}");
 }
 
 #[test]

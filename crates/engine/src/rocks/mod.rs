@@ -5,6 +5,7 @@
 //! read tier of that name: it skips memtables and sees a flushed file only once it is installed,
 //! after the file and the manifest that names it are synced. Files are RocksDB's own business here.
 
+mod manifest;
 mod raw;
 mod snapshot;
 mod stats;
@@ -53,11 +54,12 @@ impl RocksEngine {
         options.check()?;
         check_directory(dir, mode)?;
         let block_cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
-        let mut tuned = tuning::database_options(options, &block_cache);
+        let mut tuned = tuning::database_options(options, &block_cache)?;
         tuned.create_if_missing(mode == OpenMode::Create);
         // The column family is named so that its handle can be had: batched reads ask for one.
         let families = [ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, tuned.clone())];
-        let db = DB::open_cf_descriptors(&tuned, dir, families).map_err(|e| at(dir, e))?;
+        let db = DB::open_cf_descriptors(&tuned, dir, families)
+            .map_err(|error| named(dir, at(dir, error)))?;
         let mut without_wal = WriteOptions::default();
         without_wal.disable_wal(true);
         let shared = Shared {
@@ -78,11 +80,7 @@ impl RocksEngine {
     /// there but RocksDB's own text log.
     pub fn read_closed(dir: &Path, key: &[u8]) -> Result<Lookup, EngineError> {
         check_directory(dir, OpenMode::Existing)?;
-        let mut options = Options::default();
-        // One row is wanted: neither every table opened nor statistics gathered.
-        options.set_max_open_files(64);
-        options.set_skip_stats_update_on_db_open(true);
-        let db = DB::open_for_read_only(&options, dir, false).map_err(|e| at(dir, e))?;
+        let db = DB::open_for_read_only(&options_to_look(), dir, false).map_err(|e| at(dir, e))?;
         lookup(db.get_pinned_opt(key, &read_options(Tier::Any)))
     }
 
@@ -109,7 +107,7 @@ fn check_directory(dir: &Path, mode: OpenMode) -> Result<(), EngineError> {
         EngineError::new(EngineErrorKind::Io, format!("{}: {e}", dir.display()))
     };
     if dir.join("CURRENT").try_exists().map_err(io)? {
-        return Ok(());
+        return manifest::check(dir);
     }
     if mode == OpenMode::Existing {
         let message = format!("there is no engine in {}", dir.display());
@@ -126,6 +124,31 @@ fn check_directory(dir: &Path, mode: OpenMode) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+/// For what nobody has open, to read a little: neither is every table opened nor are statistics gathered.
+fn options_to_look() -> Options {
+    let mut options = Options::default();
+    options.set_max_open_files(64);
+    options.set_skip_stats_update_on_db_open(true);
+    options
+}
+
+/// The error of opening damaged files, with the damaged tables: when a table cannot be opened, RocksDB may name
+/// the MANIFEST that lists it.
+fn named(dir: &Path, mut error: EngineError) -> EngineError {
+    if error.kind == EngineErrorKind::Corrupt && !error.message.contains(".sst") {
+        let mut options = options_to_look();
+        raw::enable_file_checksums(&mut options);
+        // Opens although some tables do not.
+        options.set_paranoid_checks(false);
+        let opened = DB::open_for_read_only(&options, dir, false);
+        let damage = opened.map_err(EngineError::from).and_then(|db| raw::verify(&db));
+        for table in damage.unwrap_or_default().iter().filter(|text| text.contains(".sst")) {
+            error.message += &format!("; {table}");
+        }
+    }
+    error
 }
 
 fn at(dir: &Path, error: rocksdb::Error) -> EngineError {
