@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from crashlib import Unavailable, Violation, until
@@ -88,7 +90,17 @@ class Weed:
                 input=f"s3.bucket.create -name {BUCKET}\ns3.bucket.list\n", capture_output=True, check=False)
         except subprocess.TimeoutExpired:
             return False
-        return BUCKET in done.stdout.split()
+        return BUCKET in done.stdout.split() and self._answers()
+
+    def _answers(self):
+        """Whether S3 is spoken already; whoever does not sign is refused."""
+        try:
+            urllib.request.urlopen(self.environment["AWS_ENDPOINT_URL"], timeout=10).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        raise Violation("weed lets in whoever does not sign")
 
     def stop(self):
         self.process.kill()
