@@ -23,14 +23,16 @@ use crate::{
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
 /// contract": the residual is small and published).
 const WATERMARK_AFTER: Duration = Duration::from_millis(10);
-/// Records that one engine batch takes: a few milliseconds of work.
-const APPLY_BYTES: usize = 1 << 20;
-/// How long the applier lets durable records gather, and how many bytes of them are enough: a few
-/// large engine batches cost far less than many small ones. Readers of heads do not notice; those of
-/// members copy what is staged of a collection, so these do not wait for long.
-const GATHER_HEADS: Duration = Duration::from_millis(10);
+/// Records that one engine batch takes: some ten milliseconds of work.
+const APPLY_BYTES: usize = 2 << 20;
+/// How long the applier lets durable records gather, and how many bytes of them are enough: the closer
+/// together the sorted rows of a batch are, the less of the memtable is searched for each. Readers of heads
+/// do not notice; those of members copy what is staged of a collection, so these do not wait for long.
+const GATHER_HEADS: Duration = Duration::from_millis(100);
 const GATHER_MEMBERS: Duration = Duration::from_millis(1);
-const GATHER_BYTES: usize = 512 << 10;
+const GATHER_BYTES: usize = APPLY_BYTES;
+/// How often it looks whether members came or enough is there.
+const GATHER_LOOK: Duration = Duration::from_millis(10);
 /// Between two tries to open a failed log, or to apply to a failed engine.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long a thread sleeps without work; only to notice a stop that was not signalled.
@@ -110,6 +112,23 @@ pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
 /// a failed sync by itself: ending the process is the way back, what is durable is replayed.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Lets durable records gather.
+fn gather(node: &Node) {
+    let mut gathered = Duration::ZERO;
+    while !node.is_stopping() && node.shard.staged_bytes() < GATHER_BYTES {
+        let (wait, longest) = if node.shard.has_only_heads_staged() {
+            (GATHER_LOOK, GATHER_HEADS)
+        } else {
+            (GATHER_MEMBERS, GATHER_MEMBERS)
+        };
+        if gathered >= longest {
+            return;
+        }
+        std::thread::park_timeout(wait);
+        gathered += wait;
+    }
+}
+
 /// The loop of the applier.
 pub(crate) fn run_applier(node: &Arc<Node>) {
     let mut failing_since: Option<Instant> = None;
@@ -120,10 +139,7 @@ pub(crate) fn run_applier(node: &Arc<Node>) {
             }
             continue;
         }
-        if !node.is_stopping() && node.shard.staged_bytes() < GATHER_BYTES {
-            let heads_only = node.shard.has_only_heads_staged();
-            std::thread::park_timeout(if heads_only { GATHER_HEADS } else { GATHER_MEMBERS });
-        }
+        gather(node);
         let start = Instant::now();
         match node.shard.apply_step(APPLY_BYTES) {
             Ok(0) => {}

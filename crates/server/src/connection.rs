@@ -11,8 +11,12 @@ use crate::{
     metrics::Family,
     session::Session,
     wire::{Flushed, Wire},
-    worker::{OWED_BYTES_PAUSE, READ_BYTES},
+    worker::READ_BYTES,
 };
+
+/// Output that has been written and stays before what is owed, unless much more is owed: what is moved to the
+/// front is no more than four times what was written.
+const WRITTEN_BYTES_MAX: usize = 64 << 10;
 
 /// Replies from here on wait until the gate opens.
 #[derive(Clone, Copy, Debug)]
@@ -122,10 +126,10 @@ impl Connection {
     }
 
     /// Whether more input is wanted: not while it could only pile up.
-    pub(crate) fn may_read(&self) -> bool {
+    pub(crate) fn may_read(&self, owed_bytes_max: usize) -> bool {
         let piles_up = self.fetching && self.wire.input.len() >= READ_BYTES;
         let stays = !self.closing && !self.half_closed && !self.paused;
-        stays && !piles_up && self.owed() < OWED_BYTES_PAUSE
+        stays && !piles_up && self.owed() < owed_bytes_max
     }
 
     /// Memory that the connection holds: buffers and queued commands.
@@ -136,6 +140,8 @@ impl Connection {
     /// Ends the connection with this error as its last reply; what it has sent is dropped.
     pub(crate) fn cut_off(&mut self, error: &str) {
         self.wire.input = Vec::new();
+        // Behind a large reply that stays: no second one's room for one line more.
+        self.wire.output.reserve_exact(error.len() + b"-\r\n".len());
         self.wire.put_error(error);
         self.closing = true;
         self.at_fault = true;
@@ -150,20 +156,18 @@ impl Connection {
     pub(crate) fn flush(&mut self, bytes_out: &mut u64) -> Flushed {
         let end = self.held.front().map_or(self.wire.output.len(), |held| held.start);
         let flushed = self.wire.flush(end, bytes_out);
-        if flushed != Flushed::Done {
-            return flushed;
-        }
-        if self.held.is_empty() {
+        if flushed == Flushed::Done && self.held.is_empty() {
             self.wire.output.clear();
             self.wire.written = 0;
-        } else if self.wire.written > 64 << 10 {
-            // Keep what is held from growing behind an ever longer written part.
+        } else if self.wire.written > WRITTEN_BYTES_MAX.max(self.owed() / 4) {
+            // Keep what is owed from growing behind an ever longer written part.
             let written = std::mem::take(&mut self.wire.written);
             self.wire.output.drain(..written);
             self.held.iter_mut().for_each(|held| held.start -= written);
         }
-        Flushed::Done
+        flushed
     }
+
     /// Over TLS: says that nothing more will come, so that the end cannot be taken for a cut cable.
     pub(crate) fn say_goodbye(&mut self, bytes_out: &mut u64) -> Flushed {
         if let Some(tls) = &mut self.wire.tls {

@@ -21,7 +21,7 @@ const EXPIRE_PER_SECOND: std::ops::RangeInclusive<u64> = 20_000..=60_000;
 /// Keys a second more for each second that the oldest is overdue.
 const EXPIRE_PER_SECOND_OVERDUE: u64 = 500;
 /// Staged bytes above which expiry waits for the applier: what clients stage goes first.
-const STAGED_BYTES_MAX: usize = 2 << 20;
+const STAGED_BYTES_MAX: usize = 4 << 20;
 /// However much is staged, a step is taken as often as this: expiry does not starve, and how late it is
 /// shows.
 const STEP_AT_LEAST_EVERY: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use std::{
 
 use holdfast_engine::Tier;
 use holdfast_protocol::resp::{Limits, Parse};
-use holdfast_shard::Pressure;
+use holdfast_shard::{LogState, Pressure};
 use rustix::{
     event::{Timespec, epoll},
     fd::OwnedFd,
@@ -46,9 +46,14 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 const EVENTS: usize = 256;
 /// A connection that owes this much is not read until it has taken some.
 pub(crate) const OWED_BYTES_PAUSE: usize = 1 << 20;
+/// The least that this comes down to when memory for connections becomes scarce.
+const OWED_BYTES_PAUSE_MIN: usize = 16 << 10;
 /// Tries with fetches in between before a command may read the disk on the data thread: rows were
 /// thrown out again before they could be used.
 const FETCHES_MAX: u32 = 8;
+/// How long staged writes wait, at most, for further requests that are at hand: then one write and one sync
+/// serve all of them. Under a load that leaves the processor idle at times they do not wait at all.
+const SUBMIT_AFTER: Duration = Duration::from_millis(2);
 /// How long the loop sleeps without events.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long it sleeps while too much is staged for the disk.
@@ -97,6 +102,10 @@ pub(crate) struct Worker {
     spare_outputs: Vec<Vec<u8>>,
     dirty: Vec<u64>,
     gated: Vec<u64>,
+    /// The log's state when gated replies were looked at last: nothing opens before it changes.
+    looked_at: Option<LogState>,
+    /// Since when something may be staged that the committer was not told of.
+    unsubmitted: Option<Instant>,
     /// Connections that were not read because too much was staged.
     paused: Vec<u64>,
     /// Connections that have a deadline, and when these are looked at again.
@@ -151,6 +160,8 @@ impl Worker {
             spare_outputs: Vec::new(),
             dirty: Vec::new(),
             gated: Vec::new(),
+            looked_at: None,
+            unsubmitted: None,
             paused: Vec::new(),
             watched: Vec::new(),
             look_at: Instant::now(),
@@ -180,12 +191,13 @@ impl Worker {
                     token if token >= DOORS => self.accept((token - DOORS) as usize, now),
                     token => self.farewells.on_event(token, &mut self.scratch),
                 }
+                self.submit_in_time();
             }
             for message in messages.drain(..) {
                 let Message::Fetched { token } = message;
                 self.on_fetched(token, now);
             }
-            self.node.shard.submit();
+            self.submit_in_time();
             self.release();
             self.flush_dirty();
             self.hold_to_deadlines(now);
@@ -195,28 +207,53 @@ impl Worker {
         }
     }
 
+    /// Waits for events. What the turn has staged is submitted once nothing more is at hand.
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
-        let mut timeout = if self.paused.is_empty() { IDLE } else { PAUSED };
+        events.clear();
+        if self.unsubmitted.is_some() {
+            self.poll(events, Duration::ZERO);
+            if !events.is_empty() {
+                return;
+            }
+            self.submit();
+        }
         if !self.gated.is_empty() {
             self.inbox.await_durability();
             // What became durable before the flag was set rang nobody: look once more.
             self.release();
             self.flush_dirty();
         }
-        if self.node.is_stopping() {
-            timeout = PAUSED;
-        }
         // Input that was run after the turn's replies had left is committed and written right away.
-        self.node.shard.submit();
-        if !self.dirty.is_empty() {
-            timeout = Duration::ZERO;
-        }
+        self.submit();
+        let timeout = if !self.dirty.is_empty() {
+            Duration::ZERO
+        } else if !self.paused.is_empty() || self.node.is_stopping() {
+            PAUSED
+        } else {
+            IDLE
+        };
+        self.poll(events, timeout);
+    }
+
+    fn poll(&mut self, events: &mut Vec<epoll::Event>, timeout: Duration) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.as_nanos().min(999_999_999) as i64 };
-        events.clear();
         let spare = rustix::buffer::spare_capacity(events);
         match epoll::wait(&self.epoll, spare, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => tracing::error!(%error, "epoll"),
+        }
+    }
+
+    /// Submits what is staged if it has been for long: one sync serves as many requests as are at hand.
+    fn submit_in_time(&mut self) {
+        if self.unsubmitted.is_some_and(|since| since.elapsed() > SUBMIT_AFTER) {
+            self.submit();
+        }
+    }
+
+    fn submit(&mut self) {
+        if self.unsubmitted.take().is_some() {
+            self.node.shard.submit();
         }
     }
 
@@ -402,6 +439,20 @@ impl Worker {
         }
     }
 
+    /// What a connection may owe and still be read. While connections together hold a quarter of their share of
+    /// the memory setting, no more than half of an equal part: slow readers wait, and are not cut off for what
+    /// the node itself piled up for them.
+    fn owed_bytes_pause(&self) -> usize {
+        let budget = self.node.config.memory_plan().connections;
+        if self.node.connection_bytes.load(Ordering::Relaxed) <= budget / 4 {
+            return OWED_BYTES_PAUSE;
+        }
+        let equal = budget / self.node.clients.count().max(1) as u64;
+        OWED_BYTES_PAUSE
+            .min(usize::try_from(equal / 2).unwrap_or(usize::MAX))
+            .max(OWED_BYTES_PAUSE_MIN)
+    }
+
     /// Runs what lies in the connection's own input buffer.
     fn run_input(&mut self, token: u64, connection: &mut Connection, now: Instant) {
         let mut input = std::mem::take(&mut connection.wire.input);
@@ -428,7 +479,8 @@ impl Worker {
             connection.wire.output = self.spare_outputs.pop().unwrap_or_default();
         }
         let mut answered = [0u64; FAMILIES.len()];
-        while !connection.closing && !connection.fetching && connection.owed() < OWED_BYTES_PAUSE {
+        let owed_max = self.owed_bytes_pause();
+        while !connection.closing && !connection.fetching && connection.owed() < owed_max {
             let limits = if connection.session.authenticated {
                 &self.limits
             } else {
@@ -454,7 +506,7 @@ impl Worker {
         if connection.closing {
             used = bytes.len();
         }
-        connection.has_backlog = connection.owed() >= OWED_BYTES_PAUSE;
+        connection.has_backlog = connection.owed() >= owed_max;
         let elapsed_us = now.elapsed().as_micros() as u64;
         for (latency, count) in self.metrics.latency.iter().zip(answered) {
             if count > 0 {
@@ -495,6 +547,7 @@ impl Worker {
             self.metrics.errors.fetch_add(1, Ordering::Relaxed);
         }
         let Some(gate) = gate else { return Some(family) };
+        self.unsubmitted.get_or_insert(now);
         connection.hold(gate, start, family, now);
         if !connection.is_gated {
             connection.is_gated = true;
@@ -555,15 +608,19 @@ impl Worker {
 
     /// Lets go the replies that have become durable, or fails them if the log has failed.
     fn release(&mut self) {
-        if self.gated.is_empty() {
+        let log = self.node.shard.log_state();
+        if self.gated.is_empty() || self.looked_at.replace(log) == Some(log) {
             return;
         }
-        for token in std::mem::take(&mut self.gated) {
-            let Some(mut connection) = self.take(token) else { continue };
-            let (node, metrics) = (self.node.clone(), self.metrics.clone());
+        let (node, metrics) = (self.node.clone(), self.metrics.clone());
+        let mut gated = std::mem::take(&mut self.gated);
+        gated.retain(|token| {
+            let Some(mut connection) = self.take(*token) else { return false };
+            let mut opened = false;
             let lost = connection.release(
                 |gate| node.shard.gate_state(gate),
                 |family, since| {
+                    opened = true;
                     let latency = &metrics.latency[family as usize];
                     latency.add(since.elapsed().as_micros() as u64, 1);
                 },
@@ -575,12 +632,14 @@ impl Worker {
                 );
             }
             connection.is_gated = connection.holds_replies();
-            if connection.is_gated {
-                self.gated.push(token);
+            let stays = connection.is_gated;
+            if opened || lost {
+                self.mark_dirty(*token, &mut connection);
             }
-            self.mark_dirty(token, &mut connection);
-            self.put_back(token, connection);
-        }
+            self.put_back(*token, connection);
+            stays
+        });
+        self.gated = gated;
     }
 
     fn flush_dirty(&mut self) {
@@ -632,12 +691,13 @@ impl Worker {
                 self.spare_outputs.push(output);
             }
         }
-        let reading = connection.may_read() && !self.node.is_stopping();
+        let owed_max = self.owed_bytes_pause();
+        let reading = connection.may_read(owed_max) && !self.node.is_stopping();
         if blocked != connection.wants_write || reading != connection.reading {
             connection.wants_write = blocked;
             self.set_reading(token, connection, reading);
         }
-        if connection.has_backlog && connection.owed() < OWED_BYTES_PAUSE && !connection.fetching {
+        if connection.has_backlog && connection.owed() < owed_max && !connection.fetching {
             self.run_input(token, connection, Instant::now());
         }
         Next::Stays

@@ -13,8 +13,8 @@ use std::{
 };
 
 use holdfast_base::{
-    Effect, Epoch, Error, ErrorKind, Generation, Hlc, HybridClock, KeyspaceId, Lsn, ShardId,
-    SharedBytes,
+    Effect, Epoch, Error, ErrorKind, Generation, Hlc, HybridClock, Incarnation, KeyspaceId, Lsn,
+    ShardId, SharedBytes,
     key::Family,
     limits::{KEYSPACES_MAX, RECORD_BYTES_MAX},
     record::{Batch, BatchBuilder, BatchHeader},
@@ -99,6 +99,45 @@ pub(crate) struct StagedRecord {
     bytes: usize,
 }
 
+/// Durable groups that wait to be applied, oldest first, and the applied state before them.
+pub(crate) struct Committed {
+    groups: Vec<Arc<Vec<StagedRecord>>>,
+    applied: AppliedState,
+    incarnation: Incarnation,
+}
+
+impl Committed {
+    /// The oldest groups, up to about `bytes_max`, with the state after them; they stay staged until
+    /// [`Core::on_applied`]. Walks over every record, which needs no lock.
+    pub fn first(self, bytes_max: usize) -> Option<(Vec<Arc<Vec<StagedRecord>>>, AppliedState)> {
+        let Committed { mut groups, applied: mut state, incarnation } = self;
+        let (mut taken, mut bytes) = (0, 0);
+        for group in &groups {
+            if bytes >= bytes_max {
+                break;
+            }
+            advance(&mut state, group, incarnation);
+            bytes += group.iter().map(|record| record.bytes).sum::<usize>();
+            taken += 1;
+        }
+        groups.truncate(taken);
+        (taken > 0).then_some((groups, state))
+    }
+}
+
+/// Moves the state that the engine holds past a group.
+fn advance(state: &mut AppliedState, group: &[StagedRecord], incarnation: Incarnation) {
+    group.iter().flat_map(|record| &record.state).for_each(|effect| state.learn(effect));
+    if let Some(last) = group.last() {
+        state.lsn = last.lsn;
+        state.chain = last.chain;
+        state.n = last.n;
+        state.time = last.time;
+        state.next_collection = last.next_collection;
+    }
+    state.incarnation = incarnation;
+}
+
 /// Whether a row is a key's head: it then stands in the row cache while it is staged.
 pub(crate) fn is_head(row: &[u8]) -> bool {
     row.first() == Some(&(Family::Head as u8))
@@ -125,6 +164,8 @@ pub(crate) struct Core {
     durable: Lsn,
     builder: BatchBuilder,
     building: Vec<StagedRecord>,
+    /// Whether what is being built may be taken as it is; a full batch may be in any case.
+    pub(crate) submitted: bool,
     /// Full batches that wait to be taken.
     sealed: VecDeque<(Batch, Vec<StagedRecord>)>,
     in_flight: VecDeque<Vec<StagedRecord>>,
@@ -168,6 +209,7 @@ impl Core {
             applied,
             builder: BatchBuilder::new(position.header(shard), Vec::new()),
             building: Vec::new(),
+            submitted: false,
             sealed: VecDeque::new(),
             in_flight: VecDeque::new(),
             committed: VecDeque::new(),
@@ -391,7 +433,10 @@ impl Core {
         if !self.has_batch() {
             return None;
         }
-        let (batch, records) = self.sealed.pop_front().unwrap_or_else(|| self.seal());
+        let (batch, records) = self.sealed.pop_front().unwrap_or_else(|| {
+            self.submitted = false;
+            self.seal()
+        });
         self.in_flight.push_back(records);
         Some(batch)
     }
@@ -400,6 +445,11 @@ impl Core {
     pub fn has_batch(&self) -> bool {
         let staged = !self.sealed.is_empty() || !self.builder.is_empty();
         staged && self.failed.is_none()
+    }
+
+    /// Whether the committer should take one now.
+    pub fn is_submitted(&self) -> bool {
+        self.has_batch() && (self.submitted || !self.sealed.is_empty())
     }
 
     fn seal(&mut self) -> (Batch, Vec<StagedRecord>) {
@@ -493,53 +543,24 @@ impl Core {
         self.watched.values_mut().for_each(|row| row.changed = changes);
     }
 
-    /// Durable groups to apply, oldest first, up to about `bytes_max`, with the state after them.
-    /// They stay staged until [`Self::on_applied`].
-    pub fn committed(
-        &self,
-        bytes_max: usize,
-    ) -> Option<(Vec<Arc<Vec<StagedRecord>>>, AppliedState)> {
-        let mut groups = Vec::new();
-        let mut state = self.applied.clone();
-        let mut bytes = 0;
-        for group in &self.committed {
-            if bytes >= bytes_max {
-                break;
-            }
-            for record in group.iter() {
-                bytes += record.bytes;
-                record.state.iter().for_each(|effect| state.learn(effect));
-            }
-            if let Some(last) = group.last() {
-                state.lsn = last.lsn;
-                state.chain = last.chain;
-                state.n = last.n;
-                state.time = last.time;
-                state.next_collection = last.next_collection;
-            }
-            groups.push(group.clone());
-        }
-        state.incarnation = self.staged.incarnation;
-        (!groups.is_empty()).then_some((groups, state))
+    /// What is durable and waits to be applied.
+    pub fn committed(&self) -> Committed {
+        let groups = self.committed.iter().cloned().collect();
+        let incarnation = self.staged.incarnation;
+        Committed { groups, applied: self.applied.clone(), incarnation }
     }
 
-    /// The groups, the oldest durable ones, are in the engine and the row cache: their rows leave
-    /// the overlay.
-    pub fn on_applied(
-        &mut self,
-        groups: &[Arc<Vec<StagedRecord>>],
-        state: AppliedState,
-        visible: &Visible,
-    ) {
-        self.committed.drain(..groups.len());
-        for record in groups.iter().flat_map(|group| group.iter()) {
+    /// The oldest durable group is in the engine and the row cache: its rows leave the overlay.
+    pub fn on_applied(&mut self, visible: &Visible) {
+        let Some(group) = self.committed.pop_front() else { return };
+        for record in group.iter() {
             let others = record.rows.iter().map(|row| &row.key).filter(|key| !is_head(key));
             self.overlay.remove_applied(record.lsn, others);
             let buckets = record.rows.iter().filter_map(|row| row.bucket);
             buckets.for_each(|at| visible.buckets.applied(at));
             self.staged_bytes = self.staged_bytes.saturating_sub(record.bytes);
         }
-        self.applied = state;
+        advance(&mut self.applied, &group, self.staged.incarnation);
     }
 
     /// The first staged heads of `from..to` in order, at most `rows_max`: the newest version of each

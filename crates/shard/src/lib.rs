@@ -31,7 +31,8 @@ pub use op_error::OpError;
 pub use replay::{ReplayProgress, apply_batches, replay, store_state, stored_state};
 pub use row_cache::RowCache;
 pub use shard::{
-    CommitStep, Done, Gate, GateState, Pressure, Shard, ShardParts, ShardStats, WatchedKey,
+    CommitStep, Done, Gate, GateState, LogState, Pressure, Shard, ShardParts, ShardStats,
+    WatchedKey,
 };
 pub use sweep::SweepAt;
 pub use txn::{KeyRef, StoredHead, Txn};

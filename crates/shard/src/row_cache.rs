@@ -106,7 +106,7 @@ impl RowCache {
     /// The record has been applied to the engine: its row is clean unless a later one changed it.
     pub(crate) fn applied(&self, key: &[u8], lsn: Lsn) {
         let hash = hash_of(key);
-        self.part(hash).clean(hash, key, lsn);
+        self.part(hash).clean(hash, lsn);
     }
 
     /// Forgets a row, staged or clean: the record that staged it is lost.
@@ -239,15 +239,22 @@ impl Part {
         at as usize
     }
 
-    fn clean(&mut self, hash: u64, key: &[u8], lsn: Lsn) {
-        let Some(at) = self.find(hash, key) else { return };
+    /// Cleans a slot of this hash. The key is not looked at, which would mostly have to be fetched from memory:
+    /// whatever was staged up to `lsn` is applied, and each of its rows asks once.
+    fn clean(&mut self, hash: u64, lsn: Lsn) {
         #[cfg(feature = "planted-bugs")]
         let lsn = match crate::planted::is_planted(crate::planted::Bug::CleanedTooEarly) {
             true => Lsn(u64::MAX),
             false => lsn,
         };
-        let is_due = |slot: &&mut Slot| slot.staged != Lsn::ZERO && slot.staged <= lsn;
-        if let Some(slot) = self.slots[at].as_mut().filter(is_due) {
+        let is_due = |at: &u32| {
+            let slot = self.slots[*at as usize].as_ref();
+            slot.is_some_and(|slot| {
+                slot.hash == hash && slot.staged != Lsn::ZERO && slot.staged <= lsn
+            })
+        };
+        let Some(at) = self.index.find(hash, is_due).map(|at| *at as usize) else { return };
+        if let Some(slot) = self.slots[at].as_mut() {
             slot.staged = Lsn::ZERO;
             self.staged -= 1;
             self.count_in(at);

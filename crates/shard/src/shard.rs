@@ -56,6 +56,18 @@ pub struct Gate {
     term: u64,
 }
 
+/// The first 16 bytes of a row key, as they sort: they tell most rows apart without a look at the key itself.
+fn beginning(key: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let len = key.len().min(first.len());
+    first[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(first)
+}
+
+/// The last durable position and how often the log has failed: no gate changes while these do not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogState(Lsn, u64);
+
 /// What has become of the record that a reply waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GateState {
@@ -138,7 +150,6 @@ pub struct Shard {
     core: Mutex<Core>,
     /// Signalled when records are staged, and at stop: the committer waits here.
     staged: Condvar,
-    committer_waits: AtomicBool,
     /// Signalled when records are durable, and at stop: the applier waits here.
     committed: Condvar,
     durable: AtomicU64,
@@ -184,7 +195,6 @@ impl Shard {
             overlay_rows: AtomicUsize::new(0),
             staged: Condvar::new(),
             committed: Condvar::new(),
-            committer_waits: AtomicBool::new(false),
             staged_bytes_max: parts.limits.staged_bytes_max,
             stopping: AtomicBool::new(false),
         }
@@ -349,6 +359,11 @@ impl Shard {
         (self.gate_state(gate) != GateState::Durable).then_some(gate)
     }
 
+    /// See [`LogState`].
+    pub fn log_state(&self) -> LogState {
+        LogState(self.durable(), self.term())
+    }
+
     /// Whether a reply may leave.
     pub fn gate_state(&self, gate: Gate) -> GateState {
         // The position is read before the term: if the term is still the gate's, so was the
@@ -471,26 +486,27 @@ impl Shard {
     pub fn take_over(&self, position: &Position, owner: &[u8]) -> Result<(), Error> {
         let mut core = self.core.lock();
         core.take_over(position, owner, &self.visible)?;
+        core.submitted = true;
         self.visible.cache.clear();
         self.staged.notify_all();
         Ok(())
     }
 
-    /// Wakes the committer if it sleeps; called once a turn, after the turn's writes were staged.
+    /// Lets the committer take what is staged. Until then it gathers: a caller that has more requests at hand
+    /// runs these first, and one write and one sync serve all of them.
     pub fn submit(&self) {
-        // The lock orders this wake-up after the committer's last look at the batch.
-        if self.committer_waits.load(Ordering::Acquire) && self.core.lock().has_batch() {
+        let mut core = self.core.lock();
+        if core.has_batch() && !core.submitted {
+            core.submitted = true;
             self.staged.notify_all();
         }
     }
 
-    /// Waits until something is staged or the shard stops; false after `timeout`.
+    /// Waits until what is staged is submitted or the shard stops; false if nothing is staged after `timeout`.
     pub fn wait_staged(&self, timeout: std::time::Duration) -> bool {
         let mut core = self.core.lock();
-        if !core.has_batch() && !self.is_stopping() {
-            self.committer_waits.store(true, Ordering::Release);
+        if !core.is_submitted() && !self.is_stopping() {
             self.staged.wait_for(&mut core, timeout);
-            self.committer_waits.store(false, Ordering::Release);
         }
         core.has_batch()
     }
@@ -560,16 +576,16 @@ impl Shard {
     /// Moves durable records into the engine, then the row cache, then out of the overlay. Gives
     /// the number of records; after an error they stay where they are.
     pub fn apply_step(&self, bytes_max: usize) -> Result<usize, Error> {
-        let Some((groups, state)) = self.core.lock().committed(bytes_max) else {
-            return Ok(0);
-        };
+        let committed = self.core.lock().committed();
+        let Some((groups, state)) = committed.first(bytes_max) else { return Ok(0) };
         let records = || groups.iter().flat_map(|group| group.iter());
         // In key order, which the engine's memtable takes at half the cost, and each row once, as
         // the last record left it: the sort is stable.
-        let mut rows: Vec<_> = records().flat_map(|record| &record.rows).collect();
-        rows.sort_by_key(|row| &row.key);
+        let rows = records().flat_map(|record| &record.rows);
+        let mut rows: Vec<_> = rows.map(|row| (beginning(&row.key), row)).collect();
+        rows.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.key.cmp(&other.key)));
         let mut batch = Batch::new();
-        let mut rows = rows.into_iter().peekable();
+        let mut rows = rows.into_iter().map(|(_, row)| row).peekable();
         while let Some(row) = rows.next() {
             if rows.peek().is_some_and(|next| next.key == row.key) {
                 continue;
@@ -589,10 +605,11 @@ impl Shard {
                 cache.replace(&row.key, &row.value);
             }
         }
-        let mut core = self.core.lock();
-        core.on_applied(&groups, state, &self.visible);
-        self.tell_staged(&core);
-        drop(core);
+        // One group at a time: nobody waits for the lock as long as all of them take.
+        for _ in &groups {
+            self.core.lock().on_applied(&self.visible);
+        }
+        self.tell_staged(&self.core.lock());
         // A head that still shows as staged says the same as the engine: no lock is needed for it.
         for record in records() {
             let heads = record.rows.iter().map(|row| &row.key).filter(|key| is_head(key));
@@ -704,5 +721,55 @@ impl Shard {
             let core = self.core.lock();
             core.staged.keyspaces.keys().copied().find(|id| current(id))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        ops::string::{Expiry, SetCondition, set},
+        testing,
+    };
+
+    fn put(shard: &Shard, key: &str) -> Result<(), OpError> {
+        testing::write(shard, key, |txn, key| {
+            set(txn, key, b"v", Expiry::None, SetCondition::Always, false).map(|_| ())
+        })
+    }
+
+    #[test]
+    fn what_is_staged_gathers_until_it_is_submitted() -> Result<(), OpError> {
+        let shard = testing::open();
+        testing::settle(&shard);
+        put(&shard, "a")?;
+        assert!(!shard.core.lock().is_submitted(), "nobody said that there is no more at hand");
+        assert!(shard.wait_staged(Duration::ZERO), "but it is not forgotten either");
+        shard.submit();
+        assert!(shard.core.lock().is_submitted());
+        testing::commit(&shard);
+        put(&shard, "b")?;
+        assert!(!shard.core.lock().is_submitted(), "the next group has to be submitted itself");
+        Ok(())
+    }
+
+    #[test]
+    fn a_failure_between_two_groups_loses_no_count() -> Result<(), OpError> {
+        let shard = testing::open();
+        testing::settle(&shard);
+        for key in ["a", "b"] {
+            put(&shard, key)?;
+            testing::commit(&shard);
+        }
+        put(&shard, "lost")?;
+        let keys = || shard.core.lock().usage(KeyspaceId(0)).keys;
+        assert_eq!(keys(), 3);
+        // As in `apply_step`, between two of its groups.
+        shard.core.lock().on_applied(&shard.visible);
+        shard.failed(Error::new(ErrorKind::Unavailable, "a disk"));
+        assert_eq!(keys(), 2);
+        Ok(())
     }
 }
