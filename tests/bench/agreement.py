@@ -6,6 +6,7 @@ Server and generator are pinned alike for both generators, which take turns.
 """
 
 import csv
+import re
 import statistics
 import subprocess
 import sys
@@ -41,12 +42,15 @@ class Load:
 @dataclass
 class Seen:
     """What one generator says about one run. `accounted` is the share of the connections' time that its
-    latencies add up to: in a closed loop that sends at once it is 1 (Little's law)."""
+    latencies add up to: in a closed loop that sends at once it is 1 (Little's law). `served` is how many
+    requests the server counted of each that is told, `told` how much of the time that passed."""
 
     per_second: float
     p50_ms: float
     p99_ms: float
     accounted: float
+    served: float = 1.0
+    told: float = 1.0
 
 
 def accounted(load, per_second, mean_ms):
@@ -55,10 +59,20 @@ def accounted(load, per_second, mean_ms):
 
 def ours(server, load):
     """One run of `holdfast bench`."""
+    before, began = commands(server), time.monotonic()
     generator = Generator(server, mix=load.command, pipeline=load.pipeline, requests=load.requests,
                           connections=load.connections, keys=KEYS, value_bytes=VALUE_BYTES, pin=GENERATOR_CPU)
     total = generator.report()["total"]
-    return Seen(total["per_second"], total["p50_ms"], total["p99_ms"], accounted(load, total["per_second"], total["mean_ms"]))
+    passed = time.monotonic() - began
+    return Seen(total["per_second"], total["p50_ms"], total["p99_ms"], accounted(load, total["per_second"], total["mean_ms"]),
+                (commands(server) - before) / total["requests"], total["requests"] / total["per_second"] / passed)
+
+
+def commands(server):
+    """Requests that the server has served, but those that ask for it."""
+    with server.client() as client:
+        return sum(int(calls) for name, calls in re.findall(r"cmdstat_(\w+):calls=(\d+)", client.expect("INFO", "commandstats").decode())
+                   if name in ("get", "set"))
 
 
 def theirs(server, load):

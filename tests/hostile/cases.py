@@ -210,9 +210,10 @@ def readers_that_read_slowly(server, _):
     value = b"x" * (100 << 10)
     with Client(server.port) as client:
         client.expect("SET", "big", value)
-    reply = b"$%d\r\n%s\r\n" % (len(value), value)
+    # A write before each, so that replies are held behind what is owed.
+    reply = b"+OK\r\n$%d\r\n%s\r\n" % (len(value), value)
     with connections(server.port, 40, RECEIVE_BYTES) as slow:
-        push(slow, encode("GET", "big") * 20_000, patience_s=0.3)
+        push(slow, (encode("SET", "small", "v") + encode("GET", "big")) * 20_000, patience_s=0.3)
         received, began_s = [b""] * len(slow), time.monotonic()
         # A few replies each, a little at a time, while the others of a connection's replies are owed.
         while min(map(len, received)) < 4 * len(reply) and time.monotonic() < began_s + 30:

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -74,6 +74,8 @@ impl ClientInfo {
 #[derive(Default)]
 pub(crate) struct Clients {
     next_id: AtomicU64,
+    /// How many are in `connected`; asked for in every turn when memory is scarce.
+    count: AtomicUsize,
     /// A leaf in the lock order.
     connected: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
 }
@@ -84,15 +86,18 @@ impl Clients {
         let texts = Mutex::new(Texts::default());
         let client = Arc::new(ClientInfo { id, addr, connected_at_seconds: uptime_seconds, texts });
         self.connected.lock().insert(id, client.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
         client
     }
 
     pub(crate) fn disconnect(&self, id: u64) {
-        self.connected.lock().remove(&id);
+        if self.connected.lock().remove(&id).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.connected.lock().len()
+        self.count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ClientInfo>> {

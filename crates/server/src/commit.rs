@@ -26,13 +26,14 @@ const WATERMARK_AFTER: Duration = Duration::from_millis(10);
 /// Records that one engine batch takes: some ten milliseconds of work.
 const APPLY_BYTES: usize = 2 << 20;
 /// How long the applier lets durable records gather, and how many bytes of them are enough: the closer
-/// together the sorted rows of a batch are, the less of the memtable is searched for each. Readers of heads
-/// do not notice; those of members copy what is staged of a collection, so these do not wait for long.
+/// together the sorted rows of a batch are, the less of the memtable is searched for each. Whoever reads one head
+/// does not notice. Other readers of a busy bucket pin a view past the row cache, so the first of them ends the
+/// gathering; and those of members copy what is staged of a collection, so these do not wait for long.
 const GATHER_HEADS: Duration = Duration::from_millis(100);
 const GATHER_MEMBERS: Duration = Duration::from_millis(1);
 const GATHER_BYTES: usize = APPLY_BYTES;
-/// How often it looks whether members came or enough is there.
-const GATHER_LOOK: Duration = Duration::from_millis(10);
+/// How often it looks whether members came, a reader pinned, or enough is there.
+const GATHER_LOOK: Duration = Duration::from_millis(2);
 /// Between two tries to open a failed log, or to apply to a failed engine.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long a thread sleeps without work; only to notice a stop that was not signalled.
@@ -114,8 +115,12 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Lets durable records gather.
 fn gather(node: &Node) {
+    let pins = node.shard.pins();
     let mut gathered = Duration::ZERO;
-    while !node.is_stopping() && node.shard.staged_bytes() < GATHER_BYTES {
+    while !node.is_stopping()
+        && node.shard.staged_bytes() < GATHER_BYTES
+        && node.shard.pins() == pins
+    {
         let (wait, longest) = if node.shard.has_only_heads_staged() {
             (GATHER_LOOK, GATHER_HEADS)
         } else {

@@ -14,9 +14,11 @@ use crate::{
     worker::READ_BYTES,
 };
 
-/// Output that has been written and stays before what is owed, unless much more is owed: what is moved to the
-/// front is no more than four times what was written.
-const WRITTEN_BYTES_MAX: usize = 64 << 10;
+/// Output that has been written and stays before what is owed, unless more than four times as much is owed: to
+/// move that to the front costs no more than writing it did.
+const WRITTEN_BYTES_MAX: usize = 4 << 10;
+/// More than this is owed for large replies alone. Nothing is gained by moving them; they stay counted whole.
+const MOVED_BYTES_MAX: usize = 2 << 20;
 
 /// Replies from here on wait until the gate opens.
 #[derive(Clone, Copy, Debug)]
@@ -159,10 +161,16 @@ impl Connection {
         if flushed == Flushed::Done && self.held.is_empty() {
             self.wire.output.clear();
             self.wire.written = 0;
-        } else if self.wire.written > WRITTEN_BYTES_MAX.max(self.owed() / 4) {
+        } else if self.wire.written > WRITTEN_BYTES_MAX.max(self.owed() / 4)
+            && self.owed() <= MOVED_BYTES_MAX
+        {
             // Keep what is owed from growing behind an ever longer written part.
             let written = std::mem::take(&mut self.wire.written);
-            self.wire.output.drain(..written);
+            let output = &mut self.wire.output;
+            output.drain(..written);
+            if output.len() < output.capacity() / 4 {
+                output.shrink_to(2 * output.len());
+            }
             self.held.iter_mut().for_each(|held| held.start -= written);
         }
         flushed

@@ -20,8 +20,9 @@ const EXPIRE_KEYS: usize = 256;
 const EXPIRE_PER_SECOND: std::ops::RangeInclusive<u64> = 20_000..=60_000;
 /// Keys a second more for each second that the oldest is overdue.
 const EXPIRE_PER_SECOND_OVERDUE: u64 = 500;
-/// Staged bytes above which expiry waits for the applier: what clients stage goes first.
-const STAGED_BYTES_MAX: usize = 4 << 20;
+/// Staged bytes above which expiry waits for the applier: what clients stage goes first. With little memory it is
+/// half of what makes sockets wait.
+const STAGED_BYTES_MAX: u64 = 4 << 20;
 /// However much is staged, a step is taken as often as this: expiry does not starve, and how late it is
 /// shows.
 const STEP_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -58,7 +59,8 @@ impl Expiry {
         if now < self.due {
             return self.due - now;
         }
-        let is_crowded = node.shard.staged_bytes() > STAGED_BYTES_MAX;
+        let staged_max = STAGED_BYTES_MAX.min(node.config.memory_plan().staged / 4);
+        let is_crowded = node.shard.staged_bytes() as u64 > staged_max;
         if is_crowded && now.duration_since(self.last_step) < STEP_AT_LEAST_EVERY {
             return ROUND / 10;
         }

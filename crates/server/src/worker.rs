@@ -1,7 +1,7 @@
 //! A data thread: its own listener, event loop and connections; requests run where they arrive.
 //!
-//! One turn: wait, read every ready socket, run what arrived, wake the committer once, write what
-//! may leave. No hand-over on a hot read. A write's reply is held until its record is durable while
+//! One turn: wait, read every ready socket, run what arrived, write what may leave; once nothing more is at
+//! hand, let the committer have what was staged. No hand-over on a hot read. A write's reply is held until its record is durable while
 //! the loop goes on; a row on the disk is fetched by another thread while the session waits.
 //! How connections come is in `accept`, TLS in `sealed`, what time bounds in `deadlines`.
 
@@ -51,7 +51,7 @@ const OWED_BYTES_PAUSE_MIN: usize = 16 << 10;
 /// Tries with fetches in between before a command may read the disk on the data thread: rows were
 /// thrown out again before they could be used.
 const FETCHES_MAX: u32 = 8;
-/// How long staged writes wait, at most, for further requests that are at hand: then one write and one sync
+/// How long staged writes wait, about, for further requests that are at hand: then one write and one sync
 /// serve all of them. Under a load that leaves the processor idle at times they do not wait at all.
 const SUBMIT_AFTER: Duration = Duration::from_millis(2);
 /// How long the loop sleeps without events.
@@ -196,6 +196,7 @@ impl Worker {
             for message in messages.drain(..) {
                 let Message::Fetched { token } = message;
                 self.on_fetched(token, now);
+                self.submit_in_time();
             }
             self.submit_in_time();
             self.release();

@@ -41,13 +41,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // 64 MiB: about a second of full-speed writes; the applier is 10 ms behind in practice.
+        // 64 MiB: about a second of full-speed writes; the applier is 100 ms behind in practice.
         Limits { staged_bytes_max: 64 << 20, clock_jump_ms_max: 60_000 }
     }
 }
 
 /// Bytes above which a batch takes no further record: a group's write and sync stays short.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Groups that one step of the applier takes: so many handles are cloned under the shard lock.
+const APPLIED_GROUPS_MAX: usize = 1024;
 
 /// What a keyspace may hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -449,7 +452,12 @@ impl Core {
 
     /// Whether the committer should take one now.
     pub fn is_submitted(&self) -> bool {
-        self.has_batch() && (self.submitted || !self.sealed.is_empty())
+        self.has_batch() && (self.submitted || self.has_full_batch())
+    }
+
+    /// Whether a batch waits that takes no further record.
+    pub fn has_full_batch(&self) -> bool {
+        !self.sealed.is_empty()
     }
 
     fn seal(&mut self) -> (Batch, Vec<StagedRecord>) {
@@ -543,9 +551,9 @@ impl Core {
         self.watched.values_mut().for_each(|row| row.changed = changes);
     }
 
-    /// What is durable and waits to be applied.
+    /// What is durable and waits to be applied, in a bounded number of groups.
     pub fn committed(&self) -> Committed {
-        let groups = self.committed.iter().cloned().collect();
+        let groups = self.committed.iter().take(APPLIED_GROUPS_MAX).cloned().collect();
         let incarnation = self.staged.incarnation;
         Committed { groups, applied: self.applied.clone(), incarnation }
     }
@@ -576,10 +584,14 @@ impl Core {
         let sealed = self.sealed.iter().flat_map(|(_, records)| records);
         let records = committed.chain(in_flight).chain(sealed).chain(&self.building);
         let is_within = |row: &[u8]| row >= from && (to.is_empty() || row < to);
-        let mut heads = BTreeMap::new();
+        let mut heads: BTreeMap<&SharedBytes, (&Option<SharedBytes>, Lsn)> = BTreeMap::new();
         // Oldest records first: a later version replaces an earlier one.
         for record in records {
             for row in record.rows.iter().filter(|row| is_head(&row.key) && is_within(&row.key)) {
+                let last = heads.last_key_value().filter(|_| heads.len() == rows_max);
+                if last.is_some_and(|(last, _)| row.key > **last) {
+                    continue;
+                }
                 heads.insert(&row.key, (&row.value, record.lsn));
                 if heads.len() > rows_max {
                     heads.pop_last();

@@ -325,6 +325,26 @@ mod tests {
         Some(SharedBytes::from(vec![7; bytes]))
     }
 
+    #[test]
+    fn rows_of_one_hash_are_cleaned_each() {
+        let mut part = Part::new(1 << 20);
+        let lsn = |at: usize| Lsn(at as u64 + 1);
+        let keys: Vec<SharedBytes> = [b"a", b"b", b"c"].map(|key| key[..].into()).to_vec();
+        for (at, key) in keys.iter().enumerate() {
+            part.put(7, key, &row(1), lsn(at));
+        }
+        // The first was staged again since.
+        part.put(7, &keys[0], &row(2), Lsn(9));
+        for at in 0..keys.len() {
+            part.clean(7, lsn(at));
+        }
+        assert_eq!(part.staged, 1);
+        let at = part.find(7, &keys[0]).expect("it is staged");
+        assert_eq!(part.slots[at].as_ref().map(|slot| slot.staged), Some(Lsn(9)));
+        part.clean(7, Lsn(9));
+        assert_eq!(part.staged, 0);
+    }
+
     fn filled(cache: &RowCache, buckets: &Buckets, key: &[u8], row: &Row) {
         cache.fill(buckets, 0, buckets.state(0), key, row);
     }

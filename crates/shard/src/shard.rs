@@ -148,7 +148,7 @@ pub struct Shard {
     /// The shard lock: guards the state machine. Never held over I/O that may block, except where
     /// a caller asks for [`Tier::Any`] after a miss.
     core: Mutex<Core>,
-    /// Signalled when records are staged, and at stop: the committer waits here.
+    /// Signalled when staged records are submitted, and at stop: the committer waits here.
     staged: Condvar,
     /// Signalled when records are durable, and at stop: the applier waits here.
     committed: Condvar,
@@ -157,6 +157,8 @@ pub struct Shard {
     term: AtomicU64,
     /// The last durable position of each ended term. A leaf in the lock order.
     term_ends: Mutex<Vec<Lsn>>,
+    /// How many views were pinned.
+    pins: AtomicU64,
     time_ms: AtomicU64,
     /// Readings of the wall and the monotonic clock that shard time was last moved to.
     clocks_ms: [AtomicU64; 2],
@@ -185,6 +187,7 @@ impl Shard {
             visible,
             hasher: KeyHasher::new(parts.applied.hash_seed),
             durable: AtomicU64::new(parts.applied.lsn.0),
+            pins: AtomicU64::new(0),
             time_ms: AtomicU64::new(parts.applied.time.ms()),
             clocks_ms: [u64::MAX, u64::MAX].map(AtomicU64::new),
             sweep_from: Mutex::default(),
@@ -293,6 +296,7 @@ impl Shard {
         const STAGED_HEADS_MAX: usize = 2048;
         let term = self.term();
         let (pin, seen_until) = {
+            self.pins.fetch_add(1, Ordering::Relaxed);
             let core = self.core.lock();
             let heads = core.staged_heads(from, &[], STAGED_HEADS_MAX + 1).into_iter();
             let owned = heads
@@ -317,7 +321,13 @@ impl Shard {
         Done { value, gate: self.gate(term, core.positions().0) }
     }
 
+    /// How many reads so far needed more than the row cache: a view of staged rows and engine at one moment.
+    pub fn pins(&self) -> u64 {
+        self.pins.load(Ordering::Relaxed)
+    }
+
     fn pin(&self, keys: &[KeyRef<'_>]) -> Result<Pin, OpError> {
+        self.pins.fetch_add(1, Ordering::Relaxed);
         let core = self.core.lock();
         let mut rows = StagedRows::new();
         for key_ref in keys {
@@ -425,7 +435,11 @@ impl Shard {
         let (pending, observed, next) = (txn.pending, txn.observed, txn.next_collection);
         let lsn = core.stage(pending, next, &self.visible)?;
         self.tell_staged(&core);
+        let is_full = core.has_full_batch();
         drop(core);
+        if is_full {
+            self.staged.notify_all();
+        }
         let seen = lsn.unwrap_or_default().max(observed);
         Ok(Done { value: Some(value), gate: self.gate(term, seen) })
     }

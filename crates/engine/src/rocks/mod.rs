@@ -134,18 +134,19 @@ fn options_to_look() -> Options {
     options
 }
 
-/// The error of opening damaged files, with the damaged tables: when a table cannot be opened, RocksDB may name
-/// the MANIFEST that lists it.
+/// The error of opening damaged files, with the first damaged table: when a table cannot be opened, RocksDB may
+/// name the MANIFEST that lists it. That is found by reading the tables, so the error is told before.
 fn named(dir: &Path, mut error: EngineError) -> EngineError {
     if error.kind == EngineErrorKind::Corrupt && !error.message.contains(".sst") {
         let mut options = options_to_look();
         raw::enable_file_checksums(&mut options);
         // Opens although some tables do not.
         options.set_paranoid_checks(false);
-        let opened = DB::open_for_read_only(&options, dir, false);
-        let damage = opened.map_err(EngineError::from).and_then(|db| raw::verify(&db));
-        for table in damage.unwrap_or_default().iter().filter(|text| text.contains(".sst")) {
-            error.message += &format!("; {table}");
+        if let Ok(db) = DB::open_for_read_only(&options, dir, false) {
+            tracing::error!(%error, "the tables are read to find the damaged one");
+            if let Err(damage) = raw::verify_files(&db) {
+                error.message += &format!("; {damage}");
+            }
         }
     }
     error

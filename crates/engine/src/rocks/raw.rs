@@ -62,6 +62,12 @@ pub(super) fn enable_file_checksums(options: &mut Options) {
     }
 }
 
+/// The first live file that differs from its checksum, as an error that names it.
+pub(super) fn verify_files(db: &DB) -> Result<(), EngineError> {
+    checked(db, rocksdb_verify_file_checksums)
+        .map_err(|message| EngineError::new(classify(&message), message))
+}
+
 /// Reads all live files twice: against the checksum of the whole file, then block by block (which
 /// also covers files that came without one). Each pass stops at its first finding.
 pub(super) fn verify(db: &DB) -> Result<Vec<String>, EngineError> {

@@ -16,7 +16,7 @@ use crate::EngineOptions;
 const MEMTABLES_MIN: usize = 4;
 /// Largest memtable. A larger one is merged less often; beyond this a pipelined SET over 1 M keys no longer
 /// became cheaper (8, 16 and 32 MiB within the noise of 10 %, `holdfast bench -c 200 -P 16`, one core, 2-core
-/// Intel Xeon VM, 2026-11-26).
+/// AMD EPYC VM, 2026-11-26).
 const MEMTABLE_BYTES_MAX: usize = 16 << 20;
 /// The place of the last insertion is remembered for each family of rows: a batch comes in key order, so the
 /// next row belongs a few entries behind it. Only the options' text has a name for this.
@@ -79,8 +79,12 @@ fn set_checks(tuned: &mut Options) {
     raw::enable_file_checksums(tuned);
 }
 
+fn memtable_bytes(options: &EngineOptions) -> usize {
+    (options.memtable_bytes_total / MEMTABLES_MIN).min(MEMTABLE_BYTES_MAX)
+}
+
 fn set_memtables(tuned: &mut Options, options: &EngineOptions) {
-    let memtable_bytes = (options.memtable_bytes_total / MEMTABLES_MIN).min(MEMTABLE_BYTES_MAX);
+    let memtable_bytes = memtable_bytes(options);
     tuned.set_write_buffer_size(memtable_bytes);
     // As many as the budget holds: writers are held back only when it is used up.
     let memtables = (options.memtable_bytes_total / memtable_bytes).min(64);
@@ -112,8 +116,9 @@ fn set_background(tuned: &mut Options, options: &EngineOptions) {
 fn set_levels(tuned: &mut Options, options: &EngineOptions) {
     tuned.set_level_compaction_dynamic_level_bytes(true);
     tuned.set_level_zero_file_num_compaction_trigger(LEVEL0_FILES);
-    // Level 1 no smaller than what level 0 holds when it is merged (eight memtables): cheapest to merge.
-    tuned.set_max_bytes_for_level_base((options.memtable_bytes_total as u64).max(64 << 20));
+    // Level 1 no smaller than what level 0 holds when it is merged: cheapest to merge.
+    let level0_bytes = LEVEL0_FILES as u64 * memtable_bytes(options) as u64;
+    tuned.set_max_bytes_for_level_base(level0_bytes.max(64 << 20));
     tuned.set_target_file_size_base(options.file_bytes_target);
     tuned.set_compression_type(DBCompressionType::Lz4);
     // Level 0 is rewritten soon and read often.
