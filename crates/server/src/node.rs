@@ -254,6 +254,7 @@ impl Node {
             limits: Limits {
                 staged_bytes_max: usize::try_from(plan.staged / 2).unwrap_or(usize::MAX),
                 clock_jump_ms_max: CLOCK_JUMP_MS_MAX,
+                scan_bytes_max: usize::try_from(plan.connections).unwrap_or(usize::MAX),
             },
         });
         let inboxes: Result<Vec<_>, _> =
@@ -396,6 +397,12 @@ impl Node {
         // make the difference negative.
         let flushed = self.flushed_log_bytes.load(Ordering::Acquire);
         self.shard.staged_bytes_total() - flushed
+    }
+
+    /// Bytes that connections may still hold together.
+    pub(crate) fn connection_bytes_free(&self) -> u64 {
+        let held = self.connection_bytes.load(Ordering::Relaxed);
+        self.config.memory_plan().connections.saturating_sub(held)
     }
 
     /// The engine has flushed up to here.

@@ -37,12 +37,14 @@ pub struct Limits {
     pub staged_bytes_max: usize,
     /// Forward jumps of the wall clock above this are refused.
     pub clock_jump_ms_max: u64,
+    /// Bytes of members, elements and chunks that one op or transaction may read.
+    pub scan_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // 64 MiB: about a second of full-speed writes; the applier is 100 ms behind in practice.
-        Limits { staged_bytes_max: 64 << 20, clock_jump_ms_max: 60_000 }
+        Limits { staged_bytes_max: 64 << 20, clock_jump_ms_max: 60_000, scan_bytes_max: 256 << 20 }
     }
 }
 

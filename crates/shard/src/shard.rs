@@ -168,6 +168,7 @@ pub struct Shard {
     staged_bytes: AtomicUsize,
     /// Rows in the overlay, likewise.
     overlay_rows: AtomicUsize,
+    scan_bytes_max: usize,
     staged_bytes_max: usize,
     stopping: AtomicBool,
 }
@@ -199,6 +200,7 @@ impl Shard {
             staged: Condvar::new(),
             committed: Condvar::new(),
             staged_bytes_max: parts.limits.staged_bytes_max,
+            scan_bytes_max: parts.limits.scan_bytes_max,
             stopping: AtomicBool::new(false),
         }
     }
@@ -356,7 +358,7 @@ impl Shard {
 
     fn txn<'a>(&'a self, view: View<'a>, staged: Option<(&'a AppliedState, Lsn)>) -> Txn<'a> {
         let names = (self.id, &self.hasher, &self.visible.generations);
-        Txn::new(view, names, self.now_ms(), staged)
+        Txn::new(view, names, self.now_ms(), self.scan_bytes_max, staged)
     }
 
     /// How often the log has failed. Read before a view is taken, never after: see [`Gate`].
@@ -744,7 +746,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        ops::string::{Expiry, SetCondition, set},
+        ops::{
+            hash,
+            string::{Expiry, SetCondition, set},
+        },
         testing,
     };
 
@@ -784,6 +789,27 @@ mod tests {
         shard.core.lock().on_applied(&shard.visible);
         shard.failed(Error::new(ErrorKind::Unavailable, "a disk"));
         assert_eq!(keys(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn an_op_reads_no_more_of_a_collection_than_it_may() -> Result<(), OpError> {
+        let shard = testing::open_with(Limits { scan_bytes_max: 1_000, ..Limits::default() });
+        testing::settle(&shard);
+        for (key, fields) in [("small", 5), ("large", 50)] {
+            for field in 0..fields {
+                let field = format!("field {field}");
+                testing::write(&shard, key, |txn, key| {
+                    hash::set(txn, key, &[(field.as_bytes(), b"value")])
+                })?;
+            }
+        }
+        for stage in ["staged", "applied"] {
+            let all = |key| testing::read(&shard, key, hash::get_all);
+            assert_eq!(all("small")?.len(), 5, "{stage}");
+            assert!(matches!(all("large"), Err(OpError::TooLarge(_))), "{stage}");
+            testing::settle(&shard);
+        }
         Ok(())
     }
 }

@@ -10,12 +10,17 @@ use crate::{KeyRef, Limits, OpError, Shard, ShardParts, Txn};
 
 /// An open shard at one second past 1970.
 pub(crate) fn open() -> Shard {
+    open_with(Limits::default())
+}
+
+/// The same with limits of its own.
+pub(crate) fn open_with(limits: Limits) -> Shard {
     let shard = Shard::new(ShardParts {
         id: ShardId(0),
         engine: Arc::new(ModelEngine::new()),
         applied: AppliedState { hash_seed: [5; 16], ..AppliedState::default() },
         row_cache_bytes: 1 << 20,
-        limits: Limits::default(),
+        limits,
     });
     let position = Position {
         next_lsn: Lsn(1),

@@ -127,6 +127,8 @@ pub struct Txn<'a> {
     pub(crate) pending: Pending,
     /// Heads read from the view; more than one stands for other reads too.
     heads_read: u32,
+    /// Bytes that `scan` may still visit.
+    scan_bytes_left: usize,
     /// State with every staged record, and the last of them; `None` in a read.
     staged: Option<(&'a AppliedState, Lsn)>,
     /// Keyspaces that this record has emptied.
@@ -159,6 +161,7 @@ impl<'a> Txn<'a> {
         view: View<'a>,
         (shard, hasher, generations): (ShardId, &'a KeyHasher, &'a Generations),
         now_ms: u64,
+        scan_bytes_max: usize,
         staged: Option<(&'a AppliedState, Lsn)>,
     ) -> Txn<'a> {
         let (next_collection, next_generation) = staged
@@ -176,6 +179,7 @@ impl<'a> Txn<'a> {
             observed: Lsn::ZERO,
             pending: Pending::default(),
             heads_read: 0,
+            scan_bytes_left: scan_bytes_max,
             staged,
             emptied: BTreeMap::new(),
         }
@@ -276,7 +280,8 @@ impl<'a> Txn<'a> {
         self.pending = Pending::default();
     }
 
-    /// Visits rows in order; what this record wrote included.
+    /// Visits rows in order; what this record wrote included. Refuses to visit more than memory is meant for:
+    /// most ops keep what they visit.
     pub(crate) fn scan(
         &mut self,
         range: (&[u8], &[u8]),
@@ -285,7 +290,16 @@ impl<'a> Txn<'a> {
     ) -> Result<(), OpError> {
         self.heads_read = self.heads_read.saturating_add(2);
         let view = self.view;
-        view.scan(&self.pending.written, range, reverse, &mut self.observed, &mut visit)
+        let mut left = Some(self.scan_bytes_left);
+        let mut bounded = |key: &[u8], value: &[u8]| {
+            left = left.and_then(|left| left.checked_sub(key.len() + value.len()));
+            if left.is_some() { visit(key, value) } else { ControlFlow::Break(()) }
+        };
+        view.scan(&self.pending.written, range, reverse, &mut self.observed, &mut bounded)?;
+        self.scan_bytes_left = left.ok_or(OpError::TooLarge(
+            "one command may read no more than memory for connections: ask for less at once",
+        ))?;
+        Ok(())
     }
 
     /// A collection that no other key has or will have.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use holdfast_base::KeyspaceId;
+use holdfast_base::{Error, ErrorKind, KeyspaceId};
 use holdfast_engine::Tier;
 use holdfast_io::Random as _;
 use holdfast_protocol::resp::{Args, ReplyWriter};
@@ -39,9 +39,23 @@ impl CommandError {
     }
 }
 
-/// What a command is told that would answer more than `redis.output_bytes_max`.
-pub(crate) const REPLY_TOO_LARGE: OpError =
-    OpError::TooLarge("the reply would pass redis.output_bytes_max: ask for less at once");
+/// Output up to which nobody is refused a reply: small ones have to say what is wrong.
+const REPLY_BYTES_ALWAYS: u64 = 64 << 10;
+
+/// Refuses a reply with which a connection would owe `owed`: more than one may owe, or than connections have
+/// memory left for.
+pub(crate) fn check_reply(node: &Node, owed: usize) -> Result<(), OpError> {
+    let owed = owed as u64;
+    if owed > node.config.redis_output_bytes_max.0 {
+        let text = "the reply would pass redis.output_bytes_max: ask for less at once";
+        return Err(OpError::TooLarge(text));
+    }
+    if owed > REPLY_BYTES_ALWAYS && owed > node.connection_bytes_free() {
+        let text = "the memory for connections is used up: ask for less at once";
+        return Err(OpError::Fault(Error::new(ErrorKind::Full, text)));
+    }
+    Ok(())
+}
 
 pub(crate) type Outcome = Result<(), CommandError>;
 
@@ -204,12 +218,9 @@ impl<'c> Call<'c, '_, '_> {
         self.args.get(at).unwrap_or_default()
     }
 
-    /// Refuses a reply that has become longer than a connection may owe.
+    /// See [`check_reply`]; what runs a command does this at its end.
     pub(crate) fn check_reply(&self) -> Outcome {
-        if self.out.len() as u64 > self.node.config.redis_output_bytes_max.0 {
-            return Err(REPLY_TOO_LARGE.into());
-        }
-        Ok(())
+        check_reply(self.node, self.out.len()).map_err(CommandError::Op)
     }
 
     /// Random numbers, for the ops that choose.

@@ -32,7 +32,7 @@ pub use table::command_reference;
 pub(crate) use table::{COMMANDS, find};
 use transaction::Transaction;
 
-use crate::{clients::ClientInfo, metrics::Family, node::Node};
+use crate::{clients::ClientInfo, metrics::Family, node::Node, worker::OWED_BYTES_PAUSE};
 
 /// State of one client connection that commands see.
 pub(crate) struct Session {
@@ -127,12 +127,12 @@ pub(crate) fn execute(
     match result {
         Ok((gate, Ok(flow))) => Executed { family, gate, flow },
         Ok((gate, Err(refusal))) => {
-            output.truncate(start);
+            take_back(output, start);
             errors::write(&mut ReplyWriter::new(output, session.protocol), &refusal);
             Executed { family, gate, flow: Flow::Continue }
         }
         Err(error) => {
-            output.truncate(start);
+            take_back(output, start);
             if error.is_miss() {
                 let queued = session.transaction.queued();
                 if !queued.is_empty() {
@@ -143,6 +143,14 @@ pub(crate) fn execute(
             errors::write(&mut ReplyWriter::new(output, session.protocol), &error);
             Executed { family, gate: None, flow: Flow::Continue }
         }
+    }
+}
+
+/// Takes back a reply that was begun, and its room if that was large.
+fn take_back(output: &mut Vec<u8>, start: usize) {
+    output.truncate(start);
+    if output.capacity() > OWED_BYTES_PAUSE {
+        output.shrink_to(2 * start);
     }
 }
 
@@ -209,8 +217,8 @@ fn on_keys(
                 command.keys(args).map(|key| shard.key(keyspace, key)).collect();
             let done = shard.read(&keys, tier, |txn| {
                 out.truncate(start);
-                let out = &mut out;
-                let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, node });
+                let mut call = Call { txn, keyspace, keys: &keys, args, out: &mut out, node };
+                let result = run(&mut call).and_then(|()| call.check_reply());
                 settle(txn, result)
             });
             if shard.generation(keyspace) == generation {
@@ -222,15 +230,15 @@ fn on_keys(
             shard.read_heads(&position, tier, |txn, seen_until| {
                 let out = &mut out;
                 let mut call = Call { txn, keyspace, keys: &[], args, out, node };
-                let result = run(&mut call, seen_until);
+                let result = run(&mut call, seen_until).and_then(|()| call.check_reply());
                 settle(txn, result)
             })
         }
         Run::Write(run) => shard.write(tier, |txn| {
             let keys: SmallVec<[_; 2]> =
                 command.keys(args).map(|key| txn.key(keyspace, key)).collect();
-            let out = &mut out;
-            let result = run(&mut Call { txn, keyspace, keys: &keys, args, out, node });
+            let mut call = Call { txn, keyspace, keys: &keys, args, out: &mut out, node };
+            let result = run(&mut call).and_then(|()| call.check_reply());
             settle(txn, result)
         }),
         Run::Session(_) => unreachable!("session commands are run by `execute`"),

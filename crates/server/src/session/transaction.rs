@@ -5,7 +5,9 @@ use holdfast_protocol::resp::{Args, ReplyWriter};
 use holdfast_shard::{OpError, WatchedKey};
 
 use super::{
-    Call, Command, CommandError, Flow, OwnedArgs, Run, SessionCall, command::Outcome, errors,
+    Call, Command, CommandError, Flow, OwnedArgs, Run, SessionCall,
+    command::{Outcome, check_reply},
+    errors,
 };
 use crate::node::Node;
 
@@ -239,10 +241,10 @@ fn run_queued(
         }
     };
     match result {
-        Ok(()) if out.len() as u64 > node.config.redis_output_bytes_max.0 => {
-            return Err(super::command::REPLY_TOO_LARGE);
+        Ok(()) => {
+            check_reply(node, out.len() + reply.len())?;
+            out.raw(&reply);
         }
-        Ok(()) => out.raw(&reply),
         Err(error) if error.is_miss() => {
             return Err(match error {
                 CommandError::Op(error) => error,
