@@ -280,8 +280,8 @@ impl<'a> Txn<'a> {
         self.pending = Pending::default();
     }
 
-    /// Visits rows in order; what this record wrote included. Refuses to visit more than memory is meant for:
-    /// most ops keep what they visit.
+    /// Visits rows in order; what this record wrote included. Refuses to visit more of collections than memory is
+    /// meant for, because most ops keep what they visit. Heads do not count: of them SCAN keeps the keys alone.
     pub(crate) fn scan(
         &mut self,
         range: (&[u8], &[u8]),
@@ -292,7 +292,8 @@ impl<'a> Txn<'a> {
         let view = self.view;
         let mut left = Some(self.scan_bytes_left);
         let mut bounded = |key: &[u8], value: &[u8]| {
-            left = left.and_then(|left| left.checked_sub(key.len() + value.len()));
+            let bytes = if is_head(key) { 0 } else { key.len() + value.len() };
+            left = left.and_then(|left| left.checked_sub(bytes));
             if left.is_some() { visit(key, value) } else { ControlFlow::Break(()) }
         };
         view.scan(&self.pending.written, range, reverse, &mut self.observed, &mut bounded)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     ops::{
-        hash,
+        hash, keys,
         string::{Expiry, SetCondition, set},
     },
     testing,
@@ -54,6 +54,9 @@ fn a_failure_between_two_groups_loses_no_count() -> Result<(), OpError> {
 fn an_op_reads_no_more_of_a_collection_than_it_may() -> Result<(), OpError> {
     let shard = testing::open_with(Limits { scan_bytes_max: 1_000, ..Limits::default() });
     testing::settle(&shard);
+    for at in 0..100 {
+        put(&shard, &format!("string {at}"))?;
+    }
     for (key, fields) in [("small", 5), ("large", 50)] {
         for field in 0..fields {
             let field = format!("field {field}");
@@ -64,6 +67,10 @@ fn an_op_reads_no_more_of_a_collection_than_it_may() -> Result<(), OpError> {
     }
     for stage in ["staged", "applied"] {
         let all = |key| testing::read(&shard, key, hash::get_all);
+        let found = shard.read_heads(&[], Tier::Any, |txn, seen_until| {
+            keys::scan(txn, KeyspaceId(0), 0, 1_000, seen_until)
+        })?;
+        assert_eq!(found.value.keys.len(), 100 + 2, "{stage}: heads are not kept");
         assert_eq!(all("small")?.len(), 5, "{stage}");
         assert!(matches!(all("large"), Err(OpError::TooLarge(_))), "{stage}");
         testing::settle(&shard);
