@@ -14,8 +14,8 @@ use crate::{
     worker::READ_BYTES,
 };
 
-/// Output that has been written and stays before what is owed, unless more than four times as much is owed: to
-/// move that to the front costs no more than writing it did.
+/// Output that has been written and stays before what is owed; more, if more than four times as much is owed:
+/// what is moved to the front is at most four times what was written.
 const WRITTEN_BYTES_MAX: usize = 4 << 10;
 /// More than this is owed for large replies alone. Nothing is gained by moving them; they stay counted whole.
 const MOVED_BYTES_MAX: usize = 2 << 20;
@@ -168,9 +168,8 @@ impl Connection {
             let written = std::mem::take(&mut self.wire.written);
             let output = &mut self.wire.output;
             output.drain(..written);
-            if output.len() < output.capacity() / 4 {
-                output.shrink_to(2 * output.len());
-            }
+            // What was written to stays resident, so room beyond the double would be held and not counted.
+            output.shrink_to(2 * output.len());
             self.held.iter_mut().for_each(|held| held.start -= written);
         }
         flushed
