@@ -24,8 +24,8 @@ pub struct EngineOptions {
     /// Memory for rows not yet flushed, all memtables together; writers stall beyond it.
     /// Default 128 MiB: eight memtables, so that one fills while others are written out.
     pub memtable_bytes_total: usize,
-    /// Ceiling for the bytes that flushes and compactions write in a second; the rate actually
-    /// allowed follows the demand below it, and flushes go first. 0 means no limit.
+    /// Ceiling for the bytes that flushes and compactions write in a second; flushes go first.
+    /// 0 means no limit.
     /// Default 256 MiB/s.
     pub background_bytes_per_second: u64,
     /// Flushes and compactions at a time. Default 2.

@@ -59,3 +59,39 @@ fn unknown_kind(block: &[u8]) -> Option<u8> {
         rest = behind.get(usize::from(u16::from_le_bytes([low, high]))..)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(kind: u8, length: u16) -> Vec<u8> {
+        let mut record = vec![0xff; 4];
+        record.extend(length.to_le_bytes());
+        record.push(kind);
+        // What would be a kind if the walk went astray.
+        record.resize(HEADER_BYTES + usize::from(length), 0xff);
+        record
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_unknown_kind_of_whole_records_is_found_and_no_other(
+            records in prop::collection::vec((0..=6_u8, 0..200_u16), 0..40),
+            torn in 0..200_usize,
+        ) {
+            let mut block: Vec<u8> = records.iter().flat_map(|(kind, length)| record(*kind, *length)).collect();
+            let unknown = records.iter().map(|(kind, _)| *kind).find(|kind| *kind > KIND_MAX);
+            prop_assert_eq!(unknown_kind(&block), unknown);
+            // A torn end hides at most what it takes away.
+            block.truncate(block.len().saturating_sub(torn));
+            prop_assert!(unknown_kind(&block).is_none_or(|kind| Some(kind) == unknown));
+        }
+
+        #[test]
+        fn any_bytes_come_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            prop_assert!(unknown_kind(&bytes).is_none_or(|kind| kind > KIND_MAX));
+        }
+    }
+}

@@ -14,9 +14,10 @@ use crate::EngineOptions;
 
 /// Fewest memtables that the budget is divided into: one being filled while others are flushed.
 const MEMTABLES_MIN: usize = 4;
-/// Largest memtable. A larger one is merged less often; beyond this a pipelined SET over 1 M keys no longer
-/// became cheaper (8, 16 and 32 MiB within the noise of 10 %, `holdfast bench -c 200 -P 16`, one core, 2-core
-/// AMD EPYC VM, 2026-11-26).
+/// Largest memtable. A larger one is merged less often, and takes more of the processor's caches. Over 1 M keys a
+/// SET took with 8, 16 and 32 MiB 12.5, 12.0 and 11.4 microseconds of processor time with 200 connections, and 5.0,
+/// 4.8 and 5.5 with a pipeline of 16 (`holdfast bench --mix set`, one core, 2-core AMD EPYC VM, 2026-11-26; single
+/// runs of three differ by 10 to 20 %).
 const MEMTABLE_BYTES_MAX: usize = 16 << 20;
 /// The place of the last insertion is remembered for each family of rows: a batch comes in key order, so the
 /// next row belongs a few entries behind it. Only the options' text has a name for this.
