@@ -19,15 +19,12 @@ from generator import say  # noqa: E402
 from record import Bar, load_average, write  # noqa: E402
 from servers import Redis  # noqa: E402
 
-# How far ours may be from theirs, either way: p50, p99. With many connections redis-benchmark leaves out the time
-# between a reply and the next request. Where that is more than a fifth of all, its latencies are those of something
-# else, and ours are held to Little's law alone (`accounted`).
-THEIRS_ACCOUNTED_MIN = 0.8
-OFF_MAX = {1: (0.15, 0.5), 50: (0.5, 0.5)}
-FIGURES = ("p50_ms", "p99_ms")
-# Ours may be the faster: on one core redis-benchmark is slower than the server it drives. That its rate is true
-# is seen from what the server counted, and from the clock.
-RATE_MIN, SERVED_OFF_MAX, TOLD_MIN = 0.85, 0.001, 0.7
+# How far ours may be from theirs, either way: rate, p50, p99. On one connection both count the same; with 50,
+# redis-benchmark leaves out the time between a reply and the next request, which is a good part of all (`accounted`).
+OFF_MAX = {1: (0.10, 0.15, 0.5), 50: (0.20, 0.5, 0.5)}
+FIGURES = ("per_second", "p50_ms", "p99_ms")
+# Whether a rate is true shows in what the server counted, and by the clock; a process also starts and connects.
+SERVED_OFF_MAX, TOLD_MIN = 0.001, 0.7
 LOADS = [Load(command, *shape) for command in ("get", "set")
          for shape in ((1, 1, 40_000), (50, 1, 150_000), (50, 16, 1_500_000))]
 ACCOUNTED_MIN, ACCOUNTED_MAX = 0.95, 1.01
@@ -42,12 +39,10 @@ def closed_loops(server, rounds):
         ratios, medians = agreement.side_by_side(server, load, rounds)
         say(f"{load}: {medians}")
         figures[str(load)] = medians
-        if medians["theirs"]["accounted"] >= THEIRS_ACCOUNTED_MIN:
-            bars += [Bar(f"{load}: {what} off redis-benchmark's", abs(ratios[what] - 1), "<=", most)
-                     for what, most in zip(FIGURES, OFF_MAX[load.connections])]
+        bars += [Bar(f"{load}: {what} off redis-benchmark's", abs(ratios[what] - 1), "<=", most)
+                 for what, most in zip(FIGURES, OFF_MAX[load.connections])]
         ours = medians["ours"]
-        bars += [Bar(f"{load}: rate over redis-benchmark's", ratios["per_second"], ">=", RATE_MIN),
-                 Bar(f"{load}: requests the server counted, off those told", abs(ours["served"] - 1), "<=", SERVED_OFF_MAX),
+        bars += [Bar(f"{load}: requests the server counted, off those told", abs(ours["served"] - 1), "<=", SERVED_OFF_MAX),
                  Bar(f"{load}: time that the rate stands for over what passed", ours["told"], ">=", TOLD_MIN),
                  Bar(f"{load}: time that the rate stands for over what passed", ours["told"], "<=", 1.0),
                  Bar(f"{load}: latencies over the connections' time", ours["accounted"], ">=", ACCOUNTED_MIN),

@@ -49,8 +49,8 @@ class Seen:
     p50_ms: float
     p99_ms: float
     accounted: float
-    served: float = 1.0
-    told: float = 1.0
+    served: float
+    told: float
 
 
 def accounted(load, per_second, mean_ms):
@@ -59,20 +59,22 @@ def accounted(load, per_second, mean_ms):
 
 def ours(server, load):
     """One run of `holdfast bench`."""
-    before, began = commands(server), time.monotonic()
+    before, began = calls(server, load), time.monotonic()
     generator = Generator(server, mix=load.command, pipeline=load.pipeline, requests=load.requests,
                           connections=load.connections, keys=KEYS, value_bytes=VALUE_BYTES, pin=GENERATOR_CPU)
     total = generator.report()["total"]
     passed = time.monotonic() - began
-    return Seen(total["per_second"], total["p50_ms"], total["p99_ms"], accounted(load, total["per_second"], total["mean_ms"]),
-                (commands(server) - before) / total["requests"], total["requests"] / total["per_second"] / passed)
+    rate = total["per_second"]
+    return Seen(rate, total["p50_ms"], total["p99_ms"], accounted(load, rate, total["mean_ms"]),
+                (calls(server, load) - before) / total["requests"], total["requests"] / rate / passed)
 
 
-def commands(server):
-    """Requests that the server has served, but those that ask for it."""
+def calls(server, load):
+    """How often the server has run the load's command so far."""
     with server.client() as client:
-        return sum(int(calls) for name, calls in re.findall(r"cmdstat_(\w+):calls=(\d+)", client.expect("INFO", "commandstats").decode())
-                   if name in ("get", "set"))
+        told = client.expect("INFO", "commandstats").decode()
+    found = re.search(rf"^cmdstat_{load.command}:calls=(\d+)", told, re.M)
+    return int(found[1]) if found else 0
 
 
 def theirs(server, load):
@@ -80,11 +82,14 @@ def theirs(server, load):
     them its next request, and does not count the time in between: its `accounted` says how much that is."""
     words = ["taskset", "--cpu-list", GENERATOR_CPU, "redis-benchmark", "-p", server.port, "-t", load.command,
              "-P", load.pipeline, "-n", load.requests, "-c", load.connections, "-r", KEYS, "-d", VALUE_BYTES, "--csv"]
+    before, began = calls(server, load), time.monotonic()
     done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     row = next(row for row in csv.DictReader(done.stdout.splitlines()) if row["test"] == load.command.upper())
+    passed = time.monotonic() - began
     rate = float(row["rps"])
     return Seen(rate, float(row["p50_latency_ms"]), float(row["p99_latency_ms"]),
-                accounted(load, rate, float(row["avg_latency_ms"])))
+                accounted(load, rate, float(row["avg_latency_ms"])),
+                (calls(server, load) - before) / load.requests, load.requests / rate / passed)
 
 
 def side_by_side(server, load, rounds):

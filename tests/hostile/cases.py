@@ -233,6 +233,20 @@ def readers_that_read_slowly(server, _):
     return f"40 connections took {sum(map(len, received)) >> 10} KiB, a little at a time"
 
 
+def clients_that_are_cut_off_and_never_read(server, _):
+    """Closed in seconds for what is no request, although they are owed replies, take none and stay connected."""
+    size, count = 100 << 10, 12
+    with Client(server.port) as client:
+        client.expect("SET", "large", b"x" * size)
+        with connections(server.port, count, RECEIVE_BYTES) as deaf:
+            # Less than keeps them from being read.
+            push(deaf, encode("GET", "large") * 9 + b"*x\r\n")
+            # Two behave.
+            until(lambda: connected(client) == 2, "those that were cut off are closed", 10)
+        client.expect("DEL", "large")
+    return f"{count} were closed, owed {9 * size >> 10} KiB each"
+
+
 def replies_that_find_no_memory(server, _):
     """Who asks while others hold what there is for replies gets an error, and the reply once they are gone.
 
@@ -525,7 +539,8 @@ ALL = [
     malformed_frames_get_clear_errors, the_judge_of_replies_finds_what_is_wrong,
     damaged_requests_over_all_commands, requests_that_arrive_byte_by_byte,
     inline_garbage, idle_connections, more_connections_than_allowed, connections_that_come_and_go,
-    readers_that_never_read, readers_that_read_slowly, replies_that_find_no_memory,
+    readers_that_never_read, readers_that_read_slowly, clients_that_are_cut_off_and_never_read,
+    replies_that_find_no_memory,
     one_reply_above_the_bound_is_refused, a_reply_of_1_gb_by_mget, a_reply_of_800_mb_by_srandmember,
     bulks_that_never_come, bulks_that_never_end, a_pipeline_of_100000_commands, transactions_with_huge_queues,
     transactions_larger_than_a_record, transactions_that_reach_the_bounds_of_a_record, watching_100000_keys,
