@@ -46,10 +46,10 @@ KINDS = {
     "IDENTITY": lambda file: file.path == "engine/IDENTITY",
     "engine's LOG": lambda file: file.path.startswith("engine/LOG"),
     "lock": lambda file: file.path == "lock",
-    "left half made": lambda file: file.path in HALF_MADE,
+    "left over": lambda file: file.path in LEFT_OVER,
 }
-# What a crash can leave of files that get another name when they are whole; made here.
-HALF_MADE = ("log/reserve.tmp", "engine/000999.dbtmp")
+# What a crash can leave of files that have no content yet or no more; made here.
+LEFT_OVER = ("log/reserve.tmp", "log/trimmed", "engine/000999.dbtmp")
 # Files that hold no bit: the engine's lock, and its own write-ahead log, which is not used.
 EMPTY = re.compile(r"engine/(LOCK|\d+\.log)")
 
@@ -112,7 +112,7 @@ class Base:
             until((folder / "base" / "log" / "reserve").exists, "the log has a reserve")
             client.expect("SET", LAST, "x")
         server.kill()
-        for path in HALF_MADE:
+        for path in LEFT_OVER:
             (folder / "base" / path).write_bytes(choice.randbytes(10_000))
         self.files, self.empty = by_kind(folder / "base")
         if len(self.files["table"]) < 2 or len(self.files["log segment, sealed"]) < 2:
@@ -153,8 +153,8 @@ class Base:
 
 
 def complete_base(folder, seed):
-    """A folder with every kind of file. Whether a trimmed segment is used again is a race with the making
-    of the reserve, so it takes some tries."""
+    """A folder with every kind of file. Whether a segment is trimmed before the last ones are written is
+    a race, so it takes some tries."""
     for number in range(BASE_TRIES):
         base = Base(folder / f"try{number}", seed + number)
         missing = [kind for kind, files in base.files.items() if not files]

@@ -20,9 +20,8 @@ use crate::disk::{
     DIRECT_ALIGN, Disk, DiskError, DiskLock, File, check_dir, check_path, check_rename,
 };
 
-/// Zeros are written in pieces of this size: large enough that the number of system calls does
-/// not matter, small enough for the cache.
-const ZEROS: &[u8] = &[0; 256 << 10];
+/// Zeros are written and synced in pieces of this size: a few milliseconds of a slow disk.
+const ZEROS: &[u8] = &[0; 1 << 20];
 
 /// A directory tree of the local file system.
 #[derive(Debug, Clone)]
@@ -202,6 +201,8 @@ impl RealFile {
         while offset < to {
             let count = (to - offset).min(ZEROS.len() as u64);
             self.file.write_all_at(&ZEROS[..count as usize], offset)?;
+            // Handed to the disk piece by piece: one sync of all of it would hold up those of others.
+            self.file.sync_data()?;
             offset += count;
         }
         Ok(())

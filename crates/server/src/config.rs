@@ -428,7 +428,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "log.segment_bytes",
-        about: "Size of a log segment; one more is kept ready as a reserve.",
+        about: "Size of a log segment; one or two more are kept ready.",
         secret: false,
         set: |c, v| {
             c.log_segment_bytes = v.parse()?;

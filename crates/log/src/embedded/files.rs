@@ -1,8 +1,8 @@
 //! The log's folder: which files there are, how a segment comes to be and how it goes.
 //!
-//! A segment is prepared under the name `reserve`, its header written and synced, and only then
-//! given its number: a file named as a segment always has a valid header. A file named `reserve`
-//! was synced at its whole length. Names change one at a time, each made durable before the next.
+//! A segment is prepared under the name `reserve` or, if it was one before, `trimmed`; its header is
+//! written and synced, and only then is it given its number: a file named as a segment always has a
+//! valid header. A file named `reserve` was synced at its whole length. Names change one at a time, each made durable before the next.
 //! After a failed sync of the folder no name may be trusted any more, and nothing is changed until
 //! the log is opened again. Opening then makes every name certain that the one uncertain change
 //! can have touched: `renew_folder`, `renew_first`, `renew_last`.
@@ -67,6 +67,8 @@ impl Segment {
 const IDENTITY: &str = "identity";
 const RESERVE: &str = "reserve";
 const RESERVE_MAKING: &str = "reserve.tmp";
+/// A trimmed segment that is to become the next one.
+const TRIMMED: &str = "trimmed";
 const SEGMENT_SUFFIX: &str = ".seg";
 /// A segment whose name is being renewed: see [`Files::renew_last`].
 const RENEWED_SUFFIX: &str = ".seg.again";
@@ -77,6 +79,7 @@ pub(super) struct Listing {
     pub anything: bool,
     pub identity: bool,
     pub reserve: bool,
+    pub trimmed: bool,
     /// Numbers of the segments, ascending.
     pub segments: Vec<u64>,
     /// Segments that a crash left under the name of a renewal.
@@ -120,6 +123,8 @@ pub(super) fn list(disk: &dyn Disk, dir: &str) -> io::Result<Listing> {
             listing.identity = true;
         } else if name == RESERVE {
             listing.reserve = true;
+        } else if name == TRIMMED {
+            listing.trimmed = true;
         }
     }
     // Sixteen digits sort as their numbers do, but the disk may not promise an order.
@@ -171,7 +176,7 @@ pub(super) fn move_in(disk: &dyn Disk, dir: &str) -> io::Result<()> {
     disk.sync_dir(parent(dir))
 }
 
-/// What is ready for the next segment.
+/// What is ready for the next segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct ReserveState {
     pub bytes: u64,
@@ -183,7 +188,6 @@ pub(super) struct ReserveState {
 struct Reserve {
     file: Arc<dyn File>,
     bytes: u64,
-    zeroed: bool,
 }
 
 /// Makes, names and removes segment files, one change at a time.
@@ -191,7 +195,11 @@ pub(super) struct Files {
     disk: Arc<dyn Disk>,
     dir: String,
     segment_bytes: u64,
+    /// Filled with zeros.
     reserve: Option<Reserve>,
+    /// Was a segment. It is taken before the reserve: a log that is trimmed as fast as it grows then
+    /// writes its bytes once, not zeros before them.
+    trimmed: Option<Reserve>,
     /// Trimmed, to be removed in this order: the names left must stay without a gap.
     doomed: VecDeque<Arc<Segment>>,
     /// The folder's sync failed: which names are durable is not known.
@@ -207,6 +215,7 @@ impl Files {
             dir: dir.to_owned(),
             segment_bytes,
             reserve: None,
+            trimmed: None,
             doomed: VecDeque::new(),
             broken: false,
             shortage: false,
@@ -220,14 +229,12 @@ impl Files {
     /// How the reserve stands, asking the disk for room if there is none.
     pub fn reserve_state(&self) -> ReserveState {
         let has_room = || self.disk.free_bytes().is_ok_and(|free| free >= self.segment_bytes);
-        match &self.reserve {
-            Some(reserve) => ReserveState { bytes: reserve.bytes, spent: false },
-            None => ReserveState { bytes: 0, spent: self.shortage || !has_room() },
-        }
+        let ready = self.trimmed.iter().chain(&self.reserve);
+        let bytes = ready.map(|reserve| reserve.bytes).sum();
+        ReserveState { bytes, spent: bytes == 0 && (self.shortage || !has_room()) }
     }
 
-    /// Adopts the reserve that an earlier process left if it was never used, else removes it: one
-    /// that was a segment may be named so in memory only, if the folder's sync failed then.
+    /// Adopts the reserve that an earlier process left if it was never used, else removes it.
     pub fn adopt_reserve(&mut self) -> io::Result<()> {
         let path = self.path(RESERVE);
         let file = self.disk.open(&path)?;
@@ -236,22 +243,27 @@ impl Files {
         let read = file.read_at(&mut block, 0)?;
         // A reserve is filled with zeros, and what becomes a segment gets its header first.
         if bytes >= self.segment_bytes && read > 0 && block.iter().all(|byte| *byte == 0) {
-            self.reserve = Some(Reserve { file, bytes, zeroed: true });
+            self.reserve = Some(Reserve { file, bytes });
             return Ok(());
         }
         self.change(|disk| disk.remove(&path))
     }
 
-    /// Makes sure that a reserve of at least so many bytes waits.
+    /// Removes the trimmed segment that an earlier process kept: it may be named so in memory only,
+    /// if the folder's sync failed then.
+    pub fn remove_trimmed(&mut self) -> io::Result<()> {
+        let path = self.path(TRIMMED);
+        self.change(|disk| disk.remove(&path))
+    }
+
+    /// Makes sure that a file of at least so many bytes is ready for the next segment.
     pub fn prepare_reserve(&mut self, bytes_min: u64) -> io::Result<()> {
         self.check()?;
         let bytes = bytes_min.max(self.segment_bytes).next_multiple_of(BLOCK_BYTES as u64);
-        let result = match &self.reserve {
-            Some(reserve) if reserve.bytes >= bytes => Ok(()),
-            // A larger one takes its place when it is whole. Growing the one that waits would leave
-            // a length under this name that no sync has confirmed.
-            _ => self.make_reserve(bytes),
-        };
+        let is_ready = self.trimmed.iter().chain(&self.reserve).any(|ready| ready.bytes >= bytes);
+        // A larger reserve takes the place of a smaller when it is whole. Growing the one that waits
+        // would leave a length under this name that no sync has confirmed.
+        let result = if is_ready { Ok(()) } else { self.make_reserve(bytes) };
         self.shortage = result.as_ref().is_err_and(crate::error::is_full);
         result
     }
@@ -271,25 +283,33 @@ impl Files {
             return Err(error);
         }
         self.change(|disk| disk.rename(&making, &reserve))?;
-        self.reserve = Some(Reserve { file, bytes, zeroed: true });
+        self.reserve = Some(Reserve { file, bytes });
         Ok(())
     }
 
-    /// Turns the reserve into the segment of this header, which must be able to hold so many
+    /// Takes what is ready and holds so many bytes, and the name that it has.
+    fn take_ready(&mut self, bytes: u64) -> Option<(Reserve, &'static str)> {
+        let large_enough = |ready: &mut Reserve| ready.bytes >= bytes;
+        let trimmed = self.trimmed.take_if(large_enough).map(|ready| (ready, TRIMMED));
+        trimmed.or_else(|| Some((self.reserve.take_if(large_enough)?, RESERVE)))
+    }
+
+    /// Turns the reserve or the trimmed segment into the segment of this header, which must be able to hold so many
     /// bytes behind its header. On an error there is no such segment, or the files are broken.
     pub fn make_segment(
         &mut self,
         mut header: SegmentHeader,
         content_bytes: u64,
     ) -> io::Result<Segment> {
-        self.prepare_reserve(header.header_bytes() + content_bytes)?;
-        let reserve = self.reserve.take().ok_or(io::ErrorKind::NotFound)?;
-        header.bytes = reserve.bytes;
-        header.zeroed = reserve.zeroed;
+        let bytes = header.header_bytes() + content_bytes;
+        self.prepare_reserve(bytes)?;
+        let (ready, name) = self.take_ready(bytes).ok_or(io::ErrorKind::NotFound)?;
+        header.bytes = ready.bytes;
+        header.zeroed = name == RESERVE;
         // On an error the file is given up: one whose sync failed is never used again.
-        reserve.file.write_at(&header.encode(), 0)?;
-        reserve.file.sync_data()?;
-        let (from, path) = (self.path(RESERVE), segment_path(&self.dir, header.number));
+        ready.file.write_at(&header.encode(), 0)?;
+        ready.file.sync_data()?;
+        let (from, path) = (self.path(name), segment_path(&self.dir, header.number));
         self.change(|disk| disk.rename(&from, &path))?;
         // Opened by its own name, which errors then show.
         let file = self.disk.open(&path)?;
@@ -297,24 +317,24 @@ impl Files {
         Ok(Segment::new(header, path, file, end))
     }
 
-    /// Removes trimmed segments, or keeps one as the reserve.
+    /// Removes trimmed segments, or keeps one to be used again.
     pub fn discard(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) -> io::Result<()> {
         self.doomed.extend(segments);
         while let Some(segment) = self.doomed.front() {
             self.check()?;
             let path = segment.path.clone();
-            let reserve = self.path(RESERVE);
+            let trimmed = self.path(TRIMMED);
             // A reader that still holds the file must not see it overwritten: removed instead,
             // it stays readable.
-            let reusable = self.reserve.is_none()
+            let reusable = self.trimmed.is_none()
                 && Arc::strong_count(segment) == 1
                 && segment.header.bytes == self.segment_bytes
                 && !segment.failed.load(Ordering::Acquire);
             if reusable {
                 let file = Arc::clone(&segment.file);
                 let bytes = segment.header.bytes;
-                self.change(|disk| disk.rename(&path, &reserve))?;
-                self.reserve = Some(Reserve { file, bytes, zeroed: false });
+                self.change(|disk| disk.rename(&path, &trimmed))?;
+                self.trimmed = Some(Reserve { file, bytes });
                 self.shortage = false;
             } else {
                 self.change(|disk| disk.remove(&path))?;

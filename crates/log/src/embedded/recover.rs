@@ -80,6 +80,9 @@ pub(super) fn recover(
     if listing.reserve {
         files.adopt_reserve()?;
     }
+    if listing.trimmed {
+        files.remove_trimmed()?;
+    }
     if let Some((offset, _)) = tail.walk.last.filter(|_| options.sync == SyncPolicy::Always) {
         rewrite(&*last.file, offset, tail.walk.offset)?;
     }

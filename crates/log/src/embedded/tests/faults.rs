@@ -132,30 +132,30 @@ fn fill_segments(owner: &mut Owner, count: usize) -> TestResult {
 
 #[test]
 fn a_segment_trimmed_while_the_folder_could_not_be_synced_stays_away() -> TestResult {
-    // With a reserve waiting the trimmed segment is removed, without one it becomes the reserve.
-    for (seed, has_reserve) in (0..40).map(|seed| (seed, seed % 2 == 0)) {
+    // The first trimmed segment is kept to be used again, the next one is removed.
+    for (seed, kept) in (0..40).map(|seed| (seed, seed % 2)) {
         let disk = SimDisk::new();
         let log = open(&disk)?;
         let mut owner = Owner::open(&log, SHARD)?;
-        fill_segments(&mut owner, 5)?;
-        if has_reserve {
-            log.prepare_reserve()?;
-        }
+        fill_segments(&mut owner, 6)?;
+        log.trim(SHARD, Lsn(1 + kept))?;
+        assert_eq!(disk.exists("log/trimmed")?, kept == 1);
         disk.fail_sync("log", 1);
-        assert!(log.trim(SHARD, Lsn(2)).is_err(), "the sync of the folder fails");
-        assert!(log.trim(SHARD, Lsn(3)).is_err_and(|error| error.to_string().contains("restart")));
+        assert!(log.trim(SHARD, Lsn(2 + kept)).is_err(), "the sync of the folder fails");
+        let again = log.trim(SHARD, Lsn(3 + kept));
+        assert!(again.is_err_and(|error| error.to_string().contains("restart")));
         drop((owner, log));
         disk.kill_process();
         let log = open(&disk)?;
         let mut owner = Owner::open(&log, SHARD)?;
-        assert!(log.trim(SHARD, Lsn(4))? > Lsn(2));
+        assert!(log.trim(SHARD, Lsn(4 + kept))? > Lsn(2 + kept));
         append(&mut owner, 1, 100)?;
         let next = owner.next_lsn();
         drop((owner, log));
         disk.crash(&mut SeededRandom::new(seed));
         let log = open(&disk).map_err(|error| format!("seed {seed}: {error}"))?;
         assert_eq!(log.bounds(SHARD).next, next, "seed {seed}");
-        assert_eq!(log.read(SHARD, Lsn(4), 1 << 20)?.next(), next, "seed {seed}");
+        assert_eq!(log.read(SHARD, Lsn(4 + kept), 1 << 20)?.next(), next, "seed {seed}");
     }
     Ok(())
 }
@@ -341,7 +341,7 @@ fn a_full_disk_refuses_exactly_and_the_session_stays_healthy() -> TestResult {
     // Trimming gives a segment back, and the log goes on.
     let first = log.trim(SHARD, log.bounds(SHARD).next)?;
     assert!(first > Lsn(1));
-    assert!(!log.space().below_reserve, "the trimmed segment is the new reserve");
+    assert!(!log.space().below_reserve, "the trimmed segment is ready");
     refused = outcome(&mut owner, 26 << 10);
     assert_eq!(refused, Ok(Outcome::Durable));
     drop((owner, log));
@@ -375,9 +375,9 @@ fn a_group_larger_than_a_segment_gets_one_of_its_own_size() -> TestResult {
     assert_eq!(log.read(SHARD, Lsn(1), 1 << 20)?.next(), Lsn(5));
     assert!(disk.open_read("log/0000000000000002.seg")?.len()? > 300 * KIB);
     log.trim(SHARD, Lsn(5))?;
-    // Too large to be the standard reserve: the space goes back to the disk.
+    // Too large to be used again: the space goes back to the disk.
     assert!(!disk.exists("log/0000000000000002.seg")?);
-    assert_eq!(disk.open_read("log/reserve")?.len()?, 32 * KIB);
+    assert_eq!(disk.open_read("log/trimmed")?.len()?, 32 * KIB);
     drop((owner, log));
     disk.crash(&mut SeededRandom::new(1));
     assert_eq!(open(&disk)?.bounds(SHARD).next, Lsn(5));

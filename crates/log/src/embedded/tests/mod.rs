@@ -220,7 +220,7 @@ fn a_read_does_not_scan_a_segment_from_its_start() -> TestResult {
 }
 
 #[test]
-fn a_trimmed_segment_becomes_the_reserve_unless_a_reader_holds_it() -> TestResult {
+fn a_trimmed_segment_is_used_again_unless_a_reader_holds_it() -> TestResult {
     let disk = SimDisk::new();
     let log = open(&disk)?;
     let mut owner = Owner::open(&log, SHARD)?;
@@ -241,6 +241,24 @@ fn a_trimmed_segment_becomes_the_reserve_unless_a_reader_holds_it() -> TestResul
     let log = open(&disk)?;
     assert_eq!((log.bounds(SHARD).first, log.bounds(SHARD).next), (Lsn(3), Lsn(7)));
     assert_eq!(log.read(SHARD, Lsn(3), 1 << 20)?.next(), Lsn(7));
+    Ok(())
+}
+
+#[test]
+fn a_log_trimmed_as_fast_as_it_grows_makes_no_further_reserve() -> TestResult {
+    let disk = SimDisk::new();
+    let log = open(&disk)?;
+    let mut owner = Owner::open(&log, SHARD)?;
+    for segment in 1..10 {
+        log.prepare_reserve()?;
+        append(&mut owner, 1, 20 << 10)?;
+        log.prepare_reserve()?;
+        log.trim(SHARD, owner.next_lsn())?;
+        let last = log.state.lock().segments.back().cloned().ok_or("no segment")?;
+        assert_eq!(last.header.number, segment);
+        assert_eq!(last.header.zeroed, segment <= 2, "segment {segment}");
+    }
+    assert!(disk.exists("log/reserve")?, "it waits for the day when nothing was trimmed");
     Ok(())
 }
 
