@@ -9,6 +9,7 @@ import statistics
 from dataclasses import astuple, dataclass, field
 
 from generator import Figures, Generator, drive, fill, say
+from promptness import Witness
 from servers import Holdfast, HoldfastOverTls, Redis
 
 SERVER_CPU, GENERATOR_CPU = 0, 1
@@ -30,6 +31,8 @@ class Cell:
     load: dict
     servers: tuple = ("holdfast", "redis")
     rounds: dict = field(default_factory=dict)
+    # Part of each turn in which the machine stood still.
+    still: dict = field(default_factory=dict)
 
     def median(self, server):
         columns = zip(*(astuple(figures) for figures in self.rounds[server]))
@@ -43,7 +46,8 @@ class Cell:
         return statistics.median(a / b for a, b in pairs)
 
     def detail(self):
-        return {server: self.median(server).rounded() for server in self.servers}
+        return {server: {**self.median(server).rounded(), "machine_still": round(statistics.median(self.still[server]), 4)}
+                for server in self.servers}
 
 
 def durable_cells():
@@ -117,8 +121,12 @@ def run(cells, rounds, seconds, warmup_seconds, keys=KEYS):
 def turn(cell, name, server, number, **options):
     """One cell on one server."""
     server.resume()
+    witness = Witness()
+    witness.begin()
     try:
         generator = Generator(server, value_bytes=VALUE_BYTES, seed=number, **cell.load, **options)
         cell.rounds.setdefault(name, []).append(generator.figures())
     finally:
         server.pause()
+        witness.end()
+    cell.still.setdefault(name, []).append(witness.still)
