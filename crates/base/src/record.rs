@@ -46,6 +46,13 @@ pub struct BatchHeader {
     pub count: u32,
 }
 
+impl BatchHeader {
+    /// The header at the front of a batch; its checksum is verified, the records are not looked at.
+    pub fn decode(mut bytes: &[u8]) -> Result<BatchHeader, Damaged> {
+        decode_header(&mut bytes).map(|(header, _)| header)
+    }
+}
+
 /// A client's own name for a write, so that a retry is not applied twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct IdempotencyKey {

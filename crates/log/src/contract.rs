@@ -15,8 +15,9 @@ use crate::{LogError, ReadBatches, ReadError, Refused};
 pub trait Log: Send + Sync {
     /// Opens a writer's session with an epoch above every earlier one, and tells where the log
     /// continues. The session's first batch must start with a record that holds the `TakeOver`
-    /// effect of that epoch. Sessions of the shard that were opened before acknowledge nothing
-    /// from the moment that record is durable, at the latest.
+    /// effect of that epoch. Sessions of the shard that were opened before acknowledge nothing that
+    /// stands behind it; once they know of it, nothing at all. In this process they know from the
+    /// moment that record is durable, at the latest.
     fn open_session(&self, shard: ShardId) -> Result<(Box<dyn Session>, Position), LogError>;
 
     /// Whole batches from the one that holds `from` on, durable ones only, after the epoch filter.

@@ -30,6 +30,11 @@ impl EpochFilter {
         EpochFilter { last: Some((epoch, n.saturating_add(1))) }
     }
 
+    /// Where a session of this epoch begins: its first record is the next.
+    pub fn opened(epoch: Epoch) -> EpochFilter {
+        EpochFilter { last: Some((epoch, 0)) }
+    }
+
     /// In the middle of a log whose records are known to have passed the filter before, as those
     /// of the embedded log have: trusts the first one.
     pub fn trusting_first() -> EpochFilter {
@@ -65,6 +70,12 @@ pub struct ReadBatches {
 }
 
 impl ReadBatches {
+    /// What a read from `from` gave: whole batches that were verified, the first of them holding
+    /// `from`, the last ending before `next`.
+    pub fn new(from: Lsn, next: Lsn, bytes: Vec<u8>) -> ReadBatches {
+        ReadBatches { from, next, bytes }
+    }
+
     /// The position to read from next.
     pub fn next(&self) -> Lsn {
         self.next

@@ -9,11 +9,8 @@ use std::sync::Arc;
 use holdfast_base::{Epoch, Hlc, Incarnation, LogId, Lsn, ShardId};
 use holdfast_io::{Disk, Random};
 
-use super::{
-    EmbeddedOptions, files,
-    format::{Point, Points},
-};
-use crate::LogError;
+use super::{EmbeddedOptions, files, format::Points};
+use crate::{LogError, place::Point};
 
 /// The last record of the life before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

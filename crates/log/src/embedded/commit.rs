@@ -11,18 +11,19 @@
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use holdfast_base::{
-    Effect, Epoch, Lsn, ShardId,
-    record::{Batch, BatchView},
-};
+use holdfast_base::{Epoch, Lsn, ShardId, record::Batch};
 
 use super::{
     EmbeddedLog, SyncPolicy,
     files::Segment,
-    format::{GROUP_ALIGN, GroupHeader, SegmentHeader, Step, group_bytes},
+    format::{GROUP_ALIGN, GroupHeader, SegmentHeader, group_bytes},
     state::{Call, SessionId},
 };
-use crate::{Completion, LogError, Outcome, Refused, Session, error::is_full};
+use crate::{
+    Completion, LogError, Outcome, Refused, Session,
+    error::is_full,
+    place::{Point, Step, steps_of},
+};
 
 /// Calls of one session in flight. They join one group, so few suffice.
 pub(super) const IN_FLIGHT_MAX: usize = 16;
@@ -171,10 +172,7 @@ impl EmbeddedLog {
     }
 
     /// The embedded half of `Log::open_session`.
-    pub(super) fn take_over(
-        &self,
-        shard: ShardId,
-    ) -> Result<(EmbeddedSession, super::format::Point), LogError> {
+    pub(super) fn take_over(&self, shard: ShardId) -> Result<(EmbeddedSession, Point), LogError> {
         // Held throughout: no group of the older session is in writing while it is fenced.
         let mut writer = self.writer.lock();
         if writer.needs_cut {
@@ -207,41 +205,6 @@ pub(super) struct EmbeddedSession {
     took_over: bool,
 }
 
-impl EmbeddedSession {
-    /// Verifies batches before anything is queued: what a bug or bad memory damaged must not
-    /// reach the disk, where it would stop the next start.
-    fn steps(&self, batches: &[Batch]) -> Result<Vec<Step>, Refused> {
-        let mut steps = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let mut bytes = batch.bytes.as_slice();
-            let view = BatchView::decode(&mut bytes)
-                .map_err(|damage| Refused::Invalid(format!("a batch to append: {damage}")))?;
-            let step = Step::of(&view, &batch.bytes);
-            if !bytes.is_empty() || step.shard != self.shard || step.epoch != self.epoch {
-                let what = "a batch of another shard or epoch, or bytes behind it";
-                return Err(Refused::Invalid(what.to_owned()));
-            }
-            if !self.took_over && steps.is_empty() && !takes_over(&view, self.epoch) {
-                let what = "the first record of a session must take the shard over";
-                return Err(Refused::Invalid(what.to_owned()));
-            }
-            steps.push(step);
-        }
-        if steps.is_empty() {
-            return Err(Refused::Invalid("no batch to append".to_owned()));
-        }
-        Ok(steps)
-    }
-}
-
-/// Whether the first record holds the take-over of this epoch.
-fn takes_over(view: &BatchView<'_>, epoch: Epoch) -> bool {
-    let Some(record) = view.records().next() else { return false };
-    let takes =
-        |effect| matches!(effect, Ok(Effect::TakeOver { epoch: taken, .. }) if taken == epoch);
-    record.effects().any(takes)
-}
-
 impl Session for EmbeddedSession {
     fn epoch(&self) -> Epoch {
         self.epoch
@@ -256,7 +219,7 @@ impl Session for EmbeddedSession {
         if self.in_flight.len() >= IN_FLIGHT_MAX {
             return Err(Refused::Busy);
         }
-        let steps = self.steps(&batches)?;
+        let steps = steps_of(&batches, self.shard, self.epoch, self.took_over)?;
         loop {
             let mut state = self.log.state.lock();
             let after = state.check(self.id, self.shard, &steps)?;

@@ -6,11 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_base::{
-    Epoch, Hlc, Incarnation, LogId, Lsn, ShardId,
-    record::{BATCH_HEADER_BYTES, BatchView, RECORD_HEADER_BYTES},
-    varint::{take_array, take_exact},
-};
+use holdfast_base::{Epoch, Hlc, Incarnation, LogId, Lsn, ShardId, varint::take_array};
+
+use crate::place::Point;
 
 const VERSION: u32 = 1;
 /// Version of segments. The first one let groups begin at every multiple of 8; no release wrote it.
@@ -37,103 +35,8 @@ pub(super) const GROUP_HEADER_BYTES: usize = 32;
 /// so writing one cannot damage another, and they can be written past the page cache.
 pub(super) const GROUP_ALIGN: usize = holdfast_io::DIRECT_ALIGN;
 
-/// Where a shard's log stands between two batches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Point {
-    pub next_lsn: Lsn,
-    /// Epoch of the record before; 0 if there is none.
-    pub epoch: Epoch,
-    /// Place that the next record of that epoch has.
-    pub next_n: u64,
-    pub incarnation: Incarnation,
-    pub time: Hlc,
-    pub chain: u32,
-}
-
 /// All shards that were ever appended to.
 pub(super) type Points = BTreeMap<ShardId, Point>;
-
-impl Point {
-    /// Before the first record of a shard. Its life follows from the log's: a log that is made anew
-    /// (a restore) starts a new one.
-    pub fn start(log: LogId, shard: ShardId) -> Point {
-        let incarnation = Incarnation(mix(log.0 ^ mix(u64::from(shard.0) + 1)).max(1));
-        Point { next_lsn: Lsn(1), epoch: Epoch(0), next_n: 0, incarnation, time: Hlc(0), chain: 0 }
-    }
-
-    /// The point behind a batch, if the batch continues here.
-    pub fn advance(&self, batch: &Step) -> Option<Point> {
-        let fits = batch.count > 0
-            && batch.incarnation == self.incarnation
-            && batch.first_lsn == self.next_lsn
-            && batch.chain_before == self.chain
-            && if batch.epoch == self.epoch {
-                batch.first_n == self.next_n
-            } else {
-                batch.epoch > self.epoch && batch.first_n == 0
-            };
-        fits.then_some(Point {
-            next_lsn: Lsn(batch.first_lsn.0 + u64::from(batch.count)),
-            epoch: batch.epoch,
-            next_n: batch.first_n + u64::from(batch.count),
-            incarnation: self.incarnation,
-            time: batch.last_time.max(self.time),
-            chain: batch.chain_after,
-        })
-    }
-}
-
-/// What a verified batch says of its place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Step {
-    pub shard: ShardId,
-    pub incarnation: Incarnation,
-    pub epoch: Epoch,
-    pub first_n: u64,
-    pub first_lsn: Lsn,
-    pub chain_before: u32,
-    pub count: u32,
-    pub chain_after: u32,
-    pub last_time: Hlc,
-}
-
-impl Step {
-    /// `bytes` are those that `view` was decoded from.
-    pub fn of(view: &BatchView<'_>, bytes: &[u8]) -> Step {
-        let header = view.header;
-        Step {
-            shard: header.shard,
-            incarnation: header.incarnation,
-            epoch: header.epoch,
-            first_n: header.first_n,
-            first_lsn: header.first_lsn,
-            chain_before: header.chain_before,
-            count: header.count,
-            chain_after: view.chain_after,
-            last_time: last_time(bytes).unwrap_or_default(),
-        }
-    }
-
-    pub fn last_lsn(&self) -> Lsn {
-        Lsn((self.first_lsn.0 + u64::from(self.count)).saturating_sub(1))
-    }
-}
-
-/// Shard time of the last record, by the lengths alone: the checksums have been verified, and
-/// `BatchView::records` would compute them all once more. Layout: docs/formats.md, "Records".
-fn last_time(batch: &[u8]) -> Option<Hlc> {
-    let mut rest = batch.get(BATCH_HEADER_BYTES..)?;
-    let mut time = None;
-    while !rest.is_empty() {
-        let mut record = rest;
-        let len = u32::from_le_bytes(take_array(&mut record)?) as usize;
-        rest = rest.get(RECORD_HEADER_BYTES + len..)?;
-        // The rest of the record's header, then version and flags.
-        take_exact(&mut record, RECORD_HEADER_BYTES - 4 + 2)?;
-        time = Some(Hlc(u64::from_le_bytes(take_array(&mut record)?)));
-    }
-    time
-}
 
 /// Start value of a segment's checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -363,14 +266,6 @@ pub(super) fn group_bytes(payload_bytes: u64) -> u64 {
 /// Whether a byte string begins like a group.
 pub(super) fn has_group_magic(bytes: &[u8]) -> bool {
     bytes.starts_with(&GROUP_MAGIC)
-}
-
-/// SplitMix64's finaliser: a bijection that spreads every bit.
-fn mix(value: u64) -> u64 {
-    let mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

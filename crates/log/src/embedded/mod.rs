@@ -27,11 +27,13 @@ use parking_lot::Mutex;
 use self::{
     commit::{IN_FLIGHT_MAX, Writer},
     files::Files,
-    format::{BLOCK_BYTES, Point},
+    format::BLOCK_BYTES,
     recover::{Recovered, recover},
     state::State,
 };
-use crate::{Bounds, Caps, Log, LogError, Position, ReadBatches, ReadError, Session, Space};
+use crate::{
+    Bounds, Caps, Log, LogError, Position, ReadBatches, ReadError, Session, Space, place::Point,
+};
 
 pub use begin::{Begin, begin_after};
 pub use verify::{Report, ShardReport, verify};

@@ -20,13 +20,13 @@ use super::{
     commit::{GroupBuffer, Writer},
     files::{self, Files, Listing, Segment, identity_path, renewed_path, segment_path},
     format::{
-        BLOCK_BYTES, GROUP_ALIGN, GroupHeader, IDENTITY_BYTES, Point, Points, Salt, SegmentHeader,
+        BLOCK_BYTES, GROUP_ALIGN, GroupHeader, IDENTITY_BYTES, Points, Salt, SegmentHeader,
         decode_identity,
     },
     state::State,
     walk::{Counts, Walk, WalkError, Window, find_later_group},
 };
-use crate::{Corruption, LogError};
+use crate::{Corruption, LogError, place::Point};
 
 /// What opening found.
 pub(super) struct Recovered {

@@ -12,9 +12,12 @@ use holdfast_base::{Epoch, LogId, Lsn, ShardId, record::Batch};
 
 use super::{
     files::{ReserveState, Segment},
-    format::{Point, Points, Step, group_bytes},
+    format::{Points, group_bytes},
 };
-use crate::{Outcome, Refused};
+use crate::{
+    Outcome, Refused,
+    place::{Point, Step},
+};
 
 /// Names a session within this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

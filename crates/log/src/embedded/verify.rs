@@ -11,13 +11,13 @@ use holdfast_io::Disk;
 
 use super::{
     files::{self, Listing, Segment, renewed_path, segment_path},
-    format::{Point, SegmentHeader},
+    format::SegmentHeader,
     recover::{
         check_follows, corrupt, displaced_first, next_lsn, open_segment, read_identity, read_tail,
     },
     walk::{Counts, WalkError, Window},
 };
-use crate::{Corruption, LogError};
+use crate::{Corruption, LogError, place::Point};
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -10,9 +10,9 @@ use holdfast_io::File;
 use parking_lot::Mutex;
 
 use super::format::{
-    GROUP_ALIGN, GROUP_HEADER_BYTES, GroupHeader, Point, Points, Salt, Step, group_bytes,
-    has_group_magic,
+    GROUP_ALIGN, GROUP_HEADER_BYTES, GroupHeader, Points, Salt, group_bytes, has_group_magic,
 };
+use crate::place::{Point, Step};
 
 /// Read ahead: few system calls on a walk, little waste on a single read.
 const WINDOW_BYTES: usize = 256 << 10;
