@@ -1,0 +1,21 @@
+//! The replicated log: the contract of `holdfast_log` on streams of NATS JetStream, one for each shard.
+//!
+//! Guarantees what the contract says, as far as the servers sync before they acknowledge
+//! (`sync_interval: always`) and only nodes may publish to the subjects. What a server accepts is not
+//! yet the log: a session that was replaced may still append behind its successor's barrier, and
+//! `tail`, which every reader goes through, drops that. Stored form: docs/formats.md, "Replicated log".
+
+mod connection;
+#[cfg(test)]
+mod fuzz;
+mod log;
+mod message;
+mod options;
+#[cfg(test)]
+mod race;
+mod session;
+mod stream;
+mod tail;
+
+pub use log::JetStreamLog;
+pub use options::{JetStreamOptions, TlsFiles};
