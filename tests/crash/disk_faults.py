@@ -245,7 +245,7 @@ def eio_round(seed, folder, say, fault):
 # How long the engine may refuse rows before the node ends itself, and how long it tells of it.
 PATIENCE_S = 5
 TOLD_FOR_S = 1
-ENDS = "the engine failed: this node ends"
+ENDS = "this node ends: its engine failed"
 
 
 def run_engine_failure(seed, say):

@@ -48,6 +48,8 @@ pub(crate) struct Shard {
     pub subject: String,
     /// Never held over the network.
     pub tail: Mutex<Tail>,
+    /// Epoch of the last session that was opened here; 0 before the first. Locked behind `tail`.
+    pub opened_here: Mutex<Epoch>,
 }
 
 impl JetStreamLog {
@@ -69,8 +71,9 @@ impl JetStreamLog {
                 stream: shared.options.stream(id),
                 subject: shared.options.subject(id),
                 tail: Mutex::new(tail),
+                opened_here: Mutex::new(Epoch(0)),
             };
-            shared.catch_up(&shard)?;
+            shared.catch_up_to_claim(&shard)?;
             shards.insert(id, Arc::new(shard));
         }
         Ok(JetStreamLog { shared: Arc::new(shared), shards })
@@ -83,6 +86,12 @@ impl JetStreamLog {
 }
 
 impl Shard {
+    /// The epoch of another process, if it came after the last session that was opened here.
+    fn replaced_by(&self, tail: &Tail) -> Option<Epoch> {
+        let here = *self.opened_here.lock();
+        (here > Epoch(0) && tail.opened() > here).then(|| tail.opened())
+    }
+
     /// Damage in this shard's stream.
     pub fn corrupt(&self, damage: Damage) -> Corruption {
         Corruption { file: self.stream.clone(), offset: damage.sequence, what: damage.what }
@@ -106,6 +115,25 @@ impl Shared {
         }
     }
 
+    /// Takes in the stream up to what is known to be in it: a copy that is behind may answer first.
+    fn catch_up_to_claim(&self, shard: &Shard) -> Result<(), LogError> {
+        let claim = self.options.claims.get(&shard.id).copied().unwrap_or(Lsn::ZERO);
+        let deadline = Instant::now() + self.options.request_timeout;
+        loop {
+            self.catch_up(shard)?;
+            let next = shard.tail.lock().point().next_lsn;
+            if next > claim {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let sequence = shard.tail.lock().last_sequence();
+                let what = format!("it ends before {claim}, which the engine holds");
+                return Err(shard.corrupt(Damage { sequence, what }).into());
+            }
+            std::thread::sleep(RETRY_AFTER);
+        }
+    }
+
     /// Whether messages from `next` on are missing by mistake: true, and taking the next one says so.
     /// False: another process has trimmed them, and the reader begins anew behind that.
     fn was_trimmed(&self, shard: &Shard, next: u64) -> Result<bool, LogError> {
@@ -120,13 +148,18 @@ impl Shared {
         Ok(false)
     }
 
-    /// Makes a session begin: everything before is settled and known once this returns.
+    /// Makes a session begin: everything before is settled and known once this returns. The first one here
+    /// takes the shard from whoever has it. A later one does not, if another process has taken it since: an
+    /// owner that was cut off must not come back by itself.
     fn begin(&self, shard: &Shard) -> Result<(Epoch, Point, u64), LogError> {
         let deadline = Instant::now() + self.options.request_timeout;
         loop {
             self.catch_up(shard)?;
             let (epoch, point, last) = {
                 let tail = shard.tail.lock();
+                if let Some(epoch) = shard.replaced_by(&tail) {
+                    return Err(LogError::NotOwner(epoch));
+                }
                 (
                     Epoch(tail.opened().max(tail.point().epoch).0 + 1),
                     tail.point(),
@@ -139,8 +172,9 @@ impl Shared {
             let bytes = Bytes::from(message.encode());
             let why = match self.publish_and_wait(shard, bytes.clone(), last) {
                 Ok(()) => {
-                    let taken = shard.tail.lock().take(last + 1, &bytes);
-                    taken.map_err(|damage| shard.corrupt(damage))?;
+                    let mut tail = shard.tail.lock();
+                    tail.take(last + 1, &bytes).map_err(|damage| shard.corrupt(damage))?;
+                    *shard.opened_here.lock() = epoch;
                     return Ok((epoch, point, last + 1));
                 }
                 Err(why) => why,
@@ -283,6 +317,18 @@ impl Log for JetStreamLog {
         let tail = shard.tail.lock();
         let Point { next_lsn, epoch, incarnation, .. } = tail.point();
         Bounds { first: tail.first_lsn(), next: next_lsn, epoch, incarnation }
+    }
+
+    fn replaced_by(&self, shard: ShardId) -> Result<Option<Epoch>, LogError> {
+        let shard = self.shard(shard)?;
+        self.shared.catch_up(shard)?;
+        Ok(shard.replaced_by(&shard.tail.lock()))
+    }
+
+    fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64 {
+        let Some(shard) = self.shards.get(&shard) else { return 0 };
+        let tail = shard.tail.lock();
+        tail.entries_from(from).map(|entry| entry.bytes as u64).sum()
     }
 
     fn trim(&self, shard: ShardId, below: Lsn) -> Result<Lsn, LogError> {

@@ -1,8 +1,8 @@
 //! How to reach the log servers, and what a stream must be like.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use holdfast_base::ShardId;
+use holdfast_base::{Lsn, ShardId};
 use holdfast_log::{LogError, OpenMode};
 
 /// How to open a replicated log.
@@ -15,6 +15,8 @@ pub struct JetStreamOptions {
     pub name: String,
     /// The shards that are read or written here.
     pub shards: Vec<ShardId>,
+    /// What the engine holds durably of each shard: a log that ends before it has lost records.
+    pub claims: BTreeMap<ShardId, Lsn>,
     /// Whether streams may be made.
     pub mode: OpenMode,
     /// Copies of each stream: 1, 3 or 5.
@@ -50,6 +52,7 @@ impl JetStreamOptions {
             servers,
             name: name.into(),
             shards,
+            claims: BTreeMap::new(),
             mode: OpenMode::Create,
             replicas: 3,
             message_bytes_max: 256 << 10,

@@ -27,6 +27,16 @@ pub trait Log: Send + Sync {
     /// What can be read now.
     fn bounds(&self, shard: ShardId) -> Bounds;
 
+    /// The epoch in which another process has taken the shard from the last session that was opened
+    /// here, as far as the log tells now.
+    fn replaced_by(&self, _shard: ShardId) -> Result<Option<Epoch>, LogError> {
+        // What one process has for itself, nobody takes.
+        Ok(None)
+    }
+
+    /// Bytes of the records from `from` on, with what is kept together with them.
+    fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64;
+
     /// Gives up records below `below`, as far as whole segments allow, and says what the first one
     /// is then. Survives a crash once it returned. Positions go on where they were.
     fn trim(&self, shard: ShardId, below: Lsn) -> Result<Lsn, LogError>;

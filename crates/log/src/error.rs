@@ -43,9 +43,12 @@ pub enum LogError {
     /// Not enough space for another segment.
     #[error("no space for the log: {0}")]
     Full(io::Error),
-    /// The disk failed.
+    /// The disk or the log servers failed.
     #[error("log: {0}")]
     Io(#[from] io::Error),
+    /// Somebody else has taken the shard over.
+    #[error("another owner has taken the shard over in epoch {0}")]
+    NotOwner(Epoch),
     /// An option is out of its bounds.
     #[error("log: {0}")]
     Invalid(String),
@@ -58,6 +61,7 @@ impl LogError {
             LogError::Corrupt(_) => ErrorKind::Corrupt,
             LogError::Full(_) => ErrorKind::Full,
             LogError::Invalid(_) => ErrorKind::Invalid,
+            LogError::NotOwner(_) => ErrorKind::NotOwner,
             LogError::Missing(_) | LogError::Io(_) => ErrorKind::Unavailable,
         }
     }

@@ -16,7 +16,6 @@ use std::{
 use holdfast_backup::{Archived, Archiver, Location};
 use holdfast_base::{Error, ErrorKind, Lsn};
 use holdfast_io::ObjectStore;
-use holdfast_log::Log;
 use parking_lot::Mutex;
 
 use crate::{
@@ -121,7 +120,7 @@ fn follow(node: &Arc<Node>) -> Result<(), Error> {
     let location = Location::parse(&node.config.archive_url)?;
     let store = open_store(&location, StoreUse::Storing(&node.config.data))?;
     let shard = node.shard.id();
-    let mut archiver = Archiver::open(&*store, &node.log, shard)?;
+    let mut archiver = Archiver::open(&*store, &*node.log, shard)?;
     node.archive.next.store(archiver.next().0, Relaxed);
     tracing::info!(next = archiver.next().0, %location, "archiving");
     let interval = Duration::from_secs(node.config.archive_seconds_max);
@@ -148,7 +147,7 @@ fn follow(node: &Arc<Node>) -> Result<(), Error> {
 /// Archives all that is durable by now.
 fn drain(node: &Node, store: &dyn ObjectStore, archiver: &mut Archiver) -> Result<(), Error> {
     while !node.is_stopping() {
-        match archiver.step(store, &node.log, node.shard.id())? {
+        match archiver.step(store, &*node.log, node.shard.id())? {
             Archived::Nothing => {
                 *node.archive.caught_up.lock() = Instant::now();
                 return Ok(());

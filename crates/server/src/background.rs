@@ -9,7 +9,6 @@ use std::{
 };
 
 use holdfast_engine::Engine;
-use holdfast_log::Log;
 
 use crate::{
     archive,
@@ -100,6 +99,10 @@ fn bound_replay(
     }
     let flushed = node.shard.flushed()?;
     node.note_flushed(flushed);
+    if !node.config.log_servers.is_empty() {
+        // Another node can begin with nothing but the whole log, as long as it cannot begin with a snapshot.
+        return Ok(());
+    }
     let keep_from = archive::hold_back(node, flushed.next());
     node.log.trim(node.shard.id(), keep_from).map(|_| ()).map_err(log_error)
 }

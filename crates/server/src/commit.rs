@@ -11,13 +11,14 @@ use std::{
 };
 
 use holdfast_base::{Error, ErrorKind};
-use holdfast_log::{Log, Session};
+use holdfast_log::{Position, Session};
 use holdfast_shard::CommitStep;
 
 use crate::{
     ending,
     metrics::MeasuredSession,
     node::{Node, log_error},
+    ownership::step_down,
 };
 
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
@@ -67,6 +68,9 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
                 node.lag.note(durable, Instant::now());
                 node.inboxes.iter().for_each(|inbox| inbox.ring_durable());
             }
+            CommitStep::Failed(error) if error.kind() == ErrorKind::NotOwner => {
+                step_down(node, &error);
+            }
             CommitStep::Failed(error) => {
                 tracing::error!(%error, "the log failed: writes stop until it is open again");
                 node.inboxes.iter().for_each(|inbox| inbox.ring());
@@ -94,6 +98,7 @@ fn reopen(node: &Node) -> Option<Box<dyn Session>> {
             tracing::info!("the log is open again");
             Some(session)
         }
+        Err(error) if error.kind() == ErrorKind::NotOwner => step_down(node, &error),
         Err(error) => {
             tracing::debug!(%error, "the log stays closed");
             std::thread::park_timeout(RETRY_AFTER);
@@ -105,7 +110,23 @@ fn reopen(node: &Node) -> Option<Box<dyn Session>> {
 /// Opens a session in a higher epoch and takes the shard over.
 pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
     let (session, position) = node.log.open_session(node.shard.id()).map_err(log_error)?;
-    node.shard.take_over(&position, node.config.node_name.as_bytes())?;
+    let applied = node.shard.stats().applied_lsn;
+    if position.next_lsn != applied.next() {
+        // Only on a replicated log: an append without an answer was stored after all.
+        let next = position.next_lsn;
+        tracing::error!(%applied, %next, "the log holds what had no answer here: this node ends, to replay it");
+        ending::end(node);
+    }
+    begin_session(node, session, &position)
+}
+
+/// Takes the shard over in a session that was opened.
+pub(crate) fn begin_session(
+    node: &Node,
+    session: Box<dyn Session>,
+    position: &Position,
+) -> Result<Box<dyn Session>, Error> {
+    node.shard.take_over(position, node.config.node_name.as_bytes())?;
     Ok(MeasuredSession::wrap(session, node.metrics.log.clone()))
 }
 

@@ -1,6 +1,7 @@
-//! The way out when the engine does not recover: whoever asks is told, then the process ends.
+//! The way out when the engine does not recover, or another node has taken over: whoever asks is told,
+//! then the process ends.
 //!
-//! What was acknowledged is in the log and is replayed at the next start. Requests that still come get
+//! What was acknowledged is in the log. Requests that still come get
 //! an error that says so, in place of a connection that ends without a word; replies that wait for the
 //! log still leave.
 
@@ -9,8 +10,8 @@ use std::time::Duration;
 use crate::node::Node;
 
 /// What requests that arrive meanwhile are told. Nothing of them is done.
-pub(crate) const TOLD: &str = "TRYAGAIN the engine failed: this node ends, and replays its log at its \
-                               next start";
+pub(crate) const TOLD: &str = "TRYAGAIN this node ends: its engine failed, or another node has taken over; \
+                               what was acknowledged is in the log";
 
 /// How long requests are told.
 const TOLD_FOR: Duration = Duration::from_secs(1);

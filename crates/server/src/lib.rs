@@ -24,6 +24,7 @@ mod info;
 mod listeners;
 mod metrics;
 mod node;
+mod ownership;
 mod ports;
 mod removal;
 mod restore;

@@ -4,7 +4,8 @@
 //! requests, everything staged made durable and applied, engine flushed, within a bound.
 
 use std::{
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +18,8 @@ use holdfast_backup::{RESTORING_FILE, remove_checkpoint};
 use holdfast_base::{Error, ErrorKind, Lsn, ShardId, row::AppliedState};
 use holdfast_engine::{Engine, EngineError, EngineErrorKind, EngineOptions, RocksEngine};
 use holdfast_io::{Clock, Disk, DiskLock, OsRandom, Random, RealDisk, SeededRandom, SystemClock};
-use holdfast_log::{EmbeddedLog, EmbeddedOptions, Session, SyncPolicy};
+use holdfast_jetstream::{JetStreamLog, JetStreamOptions, TlsFiles};
+use holdfast_log::{EmbeddedLog, EmbeddedOptions, Log, Session, SyncPolicy};
 use holdfast_shard::{Limits, Shard, ShardParts, replay};
 use parking_lot::{Condvar, Mutex};
 
@@ -34,7 +36,7 @@ use crate::{
     inbox::Inbox,
     listeners::{Addresses, Listeners},
     metrics::{Lag, LogMetrics, MeasuredDisk, NodeMetrics, WorkerMetrics},
-    scheduling,
+    ownership, scheduling,
     startup::Startup,
     tls::{self, Certificates, Failure},
     worker::Worker,
@@ -73,7 +75,7 @@ pub struct Node {
     pub(crate) config: Config,
     pub(crate) shard: Shard,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) log: EmbeddedLog,
+    pub(crate) log: Arc<dyn Log>,
     pub(crate) engine: RocksEngine,
     pub(crate) catalog: Catalog,
     pub(crate) clients: Arc<Clients>,
@@ -125,7 +127,7 @@ pub(crate) fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
 /// Log and engine of a data folder, opened and in agreement, and the state that they hold.
 pub(crate) struct Opened {
     pub(crate) disk: Arc<dyn Disk>,
-    log: EmbeddedLog,
+    pub(crate) log: Arc<dyn Log>,
     pub(crate) engine: RocksEngine,
     applied: AppliedState,
     seed: u64,
@@ -143,7 +145,9 @@ pub(crate) fn open_data(
     let lock = disk.lock(LOCK_FILE).map_err(io_error(&config.data))?;
     refuse_half_restored(&*disk, &config.data)?;
     remove_checkpoint(&*disk)?;
-    let fresh = !disk.exists(LOG_DIR).map_err(io_error(&config.data))?;
+    // What is made last: a folder without it was never a node's.
+    let made_last = if config.log_servers.is_empty() { LOG_DIR } else { ENGINE_DIR };
+    let fresh = !disk.exists(made_last).map_err(io_error(&config.data))?;
     let engine_mode =
         if fresh { holdfast_engine::OpenMode::Create } else { holdfast_engine::OpenMode::Existing };
     let plan = config.memory_plan();
@@ -156,21 +160,14 @@ pub(crate) fn open_data(
     let engine = RocksEngine::open(&config.data.join(ENGINE_DIR), engine_mode, &options)?;
     let stored = holdfast_shard::stored_state(&engine, SHARD)?;
     let mut random = OsRandom::new().map_err(io_error(Path::new("/dev/urandom")))?;
-    let log_mode =
-        if fresh { holdfast_log::OpenMode::Create } else { holdfast_log::OpenMode::Existing };
-    let options = EmbeddedOptions {
-        segment_bytes: config.log_segment_bytes.0,
-        sync: match config.log_sync {
-            Sync::Always => SyncPolicy::Always,
-            Sync::Never => SyncPolicy::Never,
-        },
-        engine_claims: stored.iter().map(|state| (SHARD, state.lsn)).collect(),
-        ..EmbeddedOptions::new(LOG_DIR, log_mode)
+    let claims = stored.iter().map(|state| (SHARD, state.lsn)).collect();
+    let log: Arc<dyn Log> = if config.log_servers.is_empty() {
+        embedded_log(config, disk.clone(), log_metrics, fresh, claims, &mut random)?
+    } else {
+        replicated_log(config, claims, &mut random)?
     };
-    let log_disk = MeasuredDisk::wrap(disk.clone(), log_metrics.clone());
-    let log = EmbeddedLog::open(log_disk, options, &mut random).map_err(log_error)?;
     let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
-    let replayed = replay(SHARD, &log, &engine, |at| {
+    let replayed = replay(SHARD, &*log, &engine, |at| {
         progress(OpenProgress::Replaying {
             done: at.applied.0 - first.0,
             total: at.end.0 - first.0,
@@ -182,6 +179,57 @@ pub(crate) fn open_data(
         AppliedState { hash_seed, ..AppliedState::default() }
     });
     Ok(Opened { disk, log, engine, applied, seed: random.next_u64(), lock })
+}
+
+impl Opened {
+    /// Replays what has come into the log since it was opened.
+    fn replay_rest(mut self) -> Result<Opened, Error> {
+        if let Some(applied) = replay(SHARD, &*self.log, &self.engine, |_| {})? {
+            self.applied = applied;
+        }
+        Ok(self)
+    }
+}
+
+fn embedded_log(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    metrics: &Arc<LogMetrics>,
+    fresh: bool,
+    engine_claims: BTreeMap<ShardId, Lsn>,
+    random: &mut dyn Random,
+) -> Result<Arc<dyn Log>, Error> {
+    let mode =
+        if fresh { holdfast_log::OpenMode::Create } else { holdfast_log::OpenMode::Existing };
+    let options = EmbeddedOptions {
+        segment_bytes: config.log_segment_bytes.0,
+        sync: match config.log_sync {
+            Sync::Always => SyncPolicy::Always,
+            Sync::Never => SyncPolicy::Never,
+        },
+        engine_claims,
+        ..EmbeddedOptions::new(LOG_DIR, mode)
+    };
+    let disk = MeasuredDisk::wrap(disk, metrics.clone());
+    Ok(Arc::new(EmbeddedLog::open(disk, options, random).map_err(log_error)?))
+}
+
+/// The log on log servers. It may be made at any start: it then has another identity than what the
+/// engine holds, and is refused.
+fn replicated_log(
+    config: &Config,
+    claims: BTreeMap<ShardId, Lsn>,
+    random: &mut dyn Random,
+) -> Result<Arc<dyn Log>, Error> {
+    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    let options = JetStreamOptions {
+        replicas: config.log_replicas,
+        claims,
+        nkey_seed_file: given(&config.log_nkey_seed_file),
+        tls: given(&config.log_ca_file).map(|ca| TlsFiles { ca, identity: None }),
+        ..JetStreamOptions::new(config.log_servers.clone(), &config.log_name, vec![SHARD])
+    };
+    Ok(Arc::new(JetStreamLog::open(options, random).map_err(log_error)?))
 }
 
 /// A folder in which a restore was broken off looks like a node's and is none.
@@ -227,10 +275,13 @@ impl Node {
             startup.note(at);
             progress(at);
         })?;
+        // Behind it nobody else appends: what an earlier owner had under way is in the log by now, or never.
+        let (session, position) = opened.log.open_session(SHARD).map_err(log_error)?;
+        let opened = opened.replay_rest()?;
         let node = Node::assemble(config, opened, data_threads, &startup, listeners.addresses)?;
         let node = Arc::new(node);
         node.advance_time();
-        let session = commit::open_session(&node)?;
+        let session = commit::begin_session(&node, session, &position)?;
         node.start_threads(session, listeners, &startup)?;
         node.ready.store(true, Ordering::Release);
         node.threads.lock().extend(startup.end(&node));
@@ -310,6 +361,9 @@ impl Node {
         self.spawn("backup", backup::run)?;
         if !self.config.archive_url.is_empty() {
             self.spawn("archive", archive::run)?;
+        }
+        if !self.config.log_servers.is_empty() {
+            self.spawn("log-watch", ownership::watch)?;
         }
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;

@@ -142,16 +142,6 @@ impl EmbeddedLog {
         self.state.lock().log
     }
 
-    /// Bytes of the whole segments that hold records of the shard from `from` on, at most one
-    /// segment more than those records take.
-    pub fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64 {
-        let state = self.state.lock();
-        let begins = |segment: &Arc<files::Segment>| state.start_of(segment, shard);
-        let first = state.segments.partition_point(|segment| begins(segment) <= from);
-        let holding = state.segments.iter().skip(first.saturating_sub(1));
-        holding.map(|segment| segment.end() - segment.header.header_bytes()).sum()
-    }
-
     /// The shards that have records or had some.
     pub fn shards(&self) -> Vec<ShardId> {
         self.state.lock().points().into_keys().collect()
@@ -186,6 +176,16 @@ impl Log for EmbeddedLog {
             epoch: point.epoch,
             incarnation: point.incarnation,
         }
+    }
+
+    /// Bytes of the whole segments that hold records of the shard from `from` on, at most one
+    /// segment more than those records take.
+    fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64 {
+        let state = self.state.lock();
+        let begins = |segment: &Arc<files::Segment>| state.start_of(segment, shard);
+        let first = state.segments.partition_point(|segment| begins(segment) <= from);
+        let holding = state.segments.iter().skip(first.saturating_sub(1));
+        holding.map(|segment| segment.end() - segment.header.header_bytes()).sum()
     }
 
     fn trim(&self, shard: ShardId, below: Lsn) -> Result<Lsn, LogError> {

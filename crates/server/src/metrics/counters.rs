@@ -87,6 +87,8 @@ pub struct NodeMetrics {
     pub sweep_behind: AtomicU64,
     /// Times that the log failed and was reopened.
     pub reopened: AtomicU64,
+    /// Looks for a successor in a replicated log that got no answer.
+    pub log_watch_failures: AtomicU64,
     /// 1 while growing writes are refused because the disk is nearly full.
     pub disk_short: AtomicU64,
     /// Times that the wall clock jumped too far ahead.

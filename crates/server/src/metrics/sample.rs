@@ -6,7 +6,7 @@ use std::{
 };
 
 use holdfast_engine::{Engine, EngineStats};
-use holdfast_log::{Bounds, Log};
+use holdfast_log::Bounds;
 use holdfast_shard::ShardStats;
 
 use super::{NodeMetrics, WorkerMetrics};

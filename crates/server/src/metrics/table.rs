@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use holdfast_base::Lsn;
 use holdfast_engine::WriteStall;
-use holdfast_log::Log;
 
 use crate::{startup::Startup, tls::FAILURES};
 
@@ -238,6 +237,12 @@ pub(super) const METRICS: &[Metric] = &[
         &[],
         "Times that the log failed and was opened again.",
         |s, out| out.one(s.counters.reopened.load(Relaxed)),
+    ),
+    counter(
+        "holdfast_log_watch_failures_total",
+        &[],
+        "Times that the servers of a replicated log did not tell within 20 s whether another node has taken over.",
+        |s, out| out.one(s.counters.log_watch_failures.load(Relaxed)),
     ),
     gauge(
         "holdfast_log_failed",

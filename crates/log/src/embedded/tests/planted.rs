@@ -64,6 +64,10 @@ impl Log for Planted {
         if self.bug == Bug::Denial { Bounds { first: Lsn(1), ..bounds } } else { bounds }
     }
 
+    fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64 {
+        self.current().bytes_from(shard, from)
+    }
+
     fn trim(&self, shard: ShardId, below: Lsn) -> Result<Lsn, LogError> {
         self.current().trim(shard, below)
     }

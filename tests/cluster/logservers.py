@@ -1,0 +1,92 @@
+"""nats-servers on loopback, each with its data in a folder of its own."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import urllib.request
+
+from crashlib import Unavailable, Violation, until
+
+CLIENT_PORT, ROUTE_PORT, MONITOR_PORT = 4222, 6222, 8222
+# Each set of servers has loopback addresses of its own, so that their ports are free.
+_nets = itertools.count(1)
+
+
+class LogServers:
+    """One log server, or several that form a cluster; they end with the `with`."""
+
+    def __init__(self, folder, count):
+        self.program = os.environ.get("HOLDFAST_NATS_SERVER") or shutil.which("nats-server")
+        if not self.program:
+            raise Unavailable("no nats-server: scripts/steps/clients installs it")
+        pid = os.getpid()
+        net = f"127.{128 + pid // 256 % 64}.{pid % 256}"
+        first = 10 * next(_nets)
+        self.addresses = [f"{net}.{first + at}" for at in range(count)]
+        self.processes = [None] * count
+        self._folder = folder
+        routes = ", ".join(f"nats://{address}:{ROUTE_PORT}" for address in self.addresses)
+        for at, address in enumerate(self.addresses):
+            home = folder / f"log{at}"
+            home.mkdir()
+            text = (f'server_name: n{at}\nlisten: "{address}:{CLIENT_PORT}"\nhttp: "{address}:{MONITOR_PORT}"\n'
+                    f'log_file: "{home}/log"\njetstream {{ store_dir: "{home}/store", sync_interval: always }}\n')
+            if count > 1:
+                text += f'cluster {{ name: test, listen: "{address}:{ROUTE_PORT}", routes: [{routes}] }}\n'
+            (home / "settings").write_text(text, encoding="utf-8")
+
+    @property
+    def settings(self):
+        """What a node needs to know of them."""
+        return {"log.servers": ",".join(f"nats://{address}:{CLIENT_PORT}" for address in self.addresses),
+                "log.replicas": len(self.addresses)}
+
+    def __enter__(self):
+        for at in range(len(self.addresses)):
+            self.start(at)
+        self.wait_until_healthy()
+        return self
+
+    def __exit__(self, *_):
+        for at in range(len(self.addresses)):
+            self.kill(at)
+
+    def start(self, at):
+        self.processes[at] = subprocess.Popen(
+            [self.program, "-c", self._folder / f"log{at}" / "settings"], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(self, at):
+        if self.processes[at]:
+            self.processes[at].send_signal(signal.SIGCONT)
+            self.processes[at].kill()
+            self.processes[at].wait()
+
+    def wait_until_healthy(self):
+        for at in range(len(self.addresses)):
+            until(lambda at=at: '"ok"' in (self._ask(at, "/healthz") or ""), f"log server {at} is healthy", 40)
+
+    def leader(self, stream):
+        """The server without which the stream takes nothing."""
+        def found():
+            for at in range(len(self.addresses)):
+                report = json.loads(self._ask(at, "/jsz?streams=true&accounts=true") or "{}")
+                for account in report.get("account_details") or []:
+                    for one in account.get("stream_detail") or []:
+                        leader = (one.get("cluster") or {}).get("leader")
+                        if one["name"] == stream and leader:
+                            return int(leader.removeprefix("n")) + 1
+            return 0
+        return until(found, f"{stream} has a leader", 40) - 1
+
+    def _ask(self, at, path):
+        if self.processes[at].poll() is not None:
+            raise Violation(f"log server {at} has ended")
+        try:
+            with urllib.request.urlopen(f"http://{self.addresses[at]}:{MONITOR_PORT}{path}", timeout=2) as answer:
+                return answer.read().decode()
+        except OSError:
+            return None
