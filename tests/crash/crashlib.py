@@ -218,6 +218,10 @@ class Server:
     def start(self, deadline_s=DEADLINE_S):
         """Starts and waits until it is ready; a violation if it does not get there."""
         self.spawn()
+        return self.ready(deadline_s)
+
+    def ready(self, deadline_s=DEADLINE_S):
+        """Waits until a server that was spawned is ready; a violation if it does not get there."""
         line = self._ready_line(deadline_s)
         if not line:
             code = self.kill()

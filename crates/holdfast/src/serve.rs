@@ -3,6 +3,7 @@
 
 use std::{
     io::Write as _,
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 
@@ -75,14 +76,31 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
         Ports::Auto => PortPolicy::Auto,
     };
     let mut told = Instant::now();
+    let mut stood_by = 0;
+    let mut early_stop = None;
     let node = Node::start(config, policy, |progress| {
-        let OpenProgress::Replaying { done, total } = progress;
-        if done == total || told.elapsed() > PROGRESS_EVERY {
-            told = Instant::now();
-            tracing::info!(done, total, "replaying the log");
+        match progress {
+            OpenProgress::Replaying { done, total } => {
+                if done == total || told.elapsed() > PROGRESS_EVERY {
+                    told = Instant::now();
+                    tracing::info!(done, total, "replaying the log");
+                }
+            }
+            OpenProgress::StandingBy { epoch } => {
+                if std::mem::replace(&mut stood_by, epoch) != epoch {
+                    tracing::info!(epoch, "standing by: another node owns the data");
+                }
+                early_stop = signals.stop_by_now();
+            }
         }
+        if early_stop.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .map_err(|error| error.to_string())?;
+    let Some(node) = node else {
+        let signal = early_stop.unwrap_or_default();
+        tracing::info!(signal, "stopped while standing by");
+        return Ok(());
+    };
     let mut out = std::io::stdout().lock();
     writeln!(out, "ready {}", node.addresses())
         .and_then(|()| out.flush())
@@ -146,6 +164,18 @@ impl Signals {
         let (term, int, hup) = (term?, int?, hup?);
         drop(inside);
         Ok(Signals { runtime, term, int, hup })
+    }
+
+    /// The signal to stop, if one has come. Others that came are dropped: nothing is read again yet.
+    fn stop_by_now(&mut self) -> Option<&'static str> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = self.term.recv() => Some("SIGTERM"),
+                _ = self.int.recv() => Some("SIGINT"),
+                () = std::future::ready(()) => None,
+            }
+        })
     }
 
     /// Waits for the next.

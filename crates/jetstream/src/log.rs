@@ -11,8 +11,8 @@ use bytes::Bytes;
 use holdfast_base::{Epoch, Lsn, ShardId};
 use holdfast_io::Random;
 use holdfast_log::{
-    Bounds, Caps, Corruption, Log, LogError, Position, ReadBatches, ReadError, Session, Space,
-    place::Point,
+    Bounds, Caps, Corruption, Log, LogError, Position, ReadBatches, ReadError, Session, Sign,
+    Space, place::Point,
 };
 use parking_lot::Mutex;
 
@@ -83,6 +83,26 @@ impl JetStreamLog {
         let unknown = || LogError::Invalid(format!("shard {id} is not one of those opened here"));
         self.shards.get(&id).ok_or_else(unknown)
     }
+
+    fn session(
+        &self,
+        shard: ShardId,
+        after: Option<Sign>,
+    ) -> Result<(Box<dyn Session>, Position), LogError> {
+        let shard = self.shard(shard)?;
+        let (epoch, point, last_sequence) = self.shared.begin(shard, after)?;
+        let position = Position {
+            next_lsn: point.next_lsn,
+            next_n: 0,
+            chain: point.chain,
+            incarnation: point.incarnation,
+            epoch,
+            last_time: point.time,
+        };
+        let shared = Arc::clone(&self.shared);
+        let session = JetStreamSession::new(shared, Arc::clone(shard), epoch, point, last_sequence);
+        Ok((Box::new(session), position))
+    }
 }
 
 impl Shard {
@@ -150,8 +170,8 @@ impl Shared {
 
     /// Makes a session begin: everything before is settled and known once this returns. The first one here
     /// takes the shard from whoever has it. A later one does not, if another process has taken it since: an
-    /// owner that was cut off must not come back by itself.
-    fn begin(&self, shard: &Shard) -> Result<(Epoch, Point, u64), LogError> {
+    /// owner that was cut off must not come back by itself. `after`: only if that is the last sign of life.
+    fn begin(&self, shard: &Shard, after: Option<Sign>) -> Result<(Epoch, Point, u64), LogError> {
         let deadline = Instant::now() + self.options.request_timeout;
         loop {
             self.catch_up(shard)?;
@@ -159,6 +179,9 @@ impl Shared {
                 let tail = shard.tail.lock();
                 if let Some(epoch) = shard.replaced_by(&tail) {
                     return Err(LogError::NotOwner(epoch));
+                }
+                if after.is_some_and(|sign| sign != tail.sign()) {
+                    return Err(LogError::NotOwner(tail.opened()));
                 }
                 (
                     Epoch(tail.opened().max(tail.point().epoch).0 + 1),
@@ -266,19 +289,15 @@ fn read_error(error: LogError) -> ReadError {
 
 impl Log for JetStreamLog {
     fn open_session(&self, shard: ShardId) -> Result<(Box<dyn Session>, Position), LogError> {
-        let shard = self.shard(shard)?;
-        let (epoch, point, last_sequence) = self.shared.begin(shard)?;
-        let position = Position {
-            next_lsn: point.next_lsn,
-            next_n: 0,
-            chain: point.chain,
-            incarnation: point.incarnation,
-            epoch,
-            last_time: point.time,
-        };
-        let shared = Arc::clone(&self.shared);
-        let session = JetStreamSession::new(shared, Arc::clone(shard), epoch, point, last_sequence);
-        Ok((Box::new(session), position))
+        self.session(shard, None)
+    }
+
+    fn open_session_after(
+        &self,
+        shard: ShardId,
+        sign: Sign,
+    ) -> Result<(Box<dyn Session>, Position), LogError> {
+        self.session(shard, Some(sign))
     }
 
     fn read(&self, shard: ShardId, from: Lsn, bytes_max: usize) -> Result<ReadBatches, ReadError> {
@@ -319,10 +338,10 @@ impl Log for JetStreamLog {
         Bounds { first: tail.first_lsn(), next: next_lsn, epoch, incarnation }
     }
 
-    fn replaced_by(&self, shard: ShardId) -> Result<Option<Epoch>, LogError> {
+    fn look(&self, shard: ShardId) -> Result<Sign, LogError> {
         let shard = self.shard(shard)?;
         self.shared.catch_up(shard)?;
-        Ok(shard.replaced_by(&shard.tail.lock()))
+        Ok(shard.tail.lock().sign())
     }
 
     fn bytes_from(&self, shard: ShardId, from: Lsn) -> u64 {

@@ -1,4 +1,4 @@
-//! The stored form of one message: a barrier, or a part of a call's batches.
+//! The stored form of one message: a barrier, a part of a call's batches, or a sign of life.
 //!
 //! Layout to the byte: docs/formats.md, "Replicated log". The decoder checks everything, does not
 //! panic and borrows the payload. Pure.
@@ -32,6 +32,10 @@ pub(crate) enum Content<'a> {
     Barrier(Point),
     /// A part of a call.
     Part(Part<'a>),
+    /// The session's owner lives.
+    Renewal,
+    /// The session's owner gives the shard up.
+    Parting,
 }
 
 /// A part of a call's batches. Only a call with all its parts, in order, is in the log.
@@ -57,6 +61,8 @@ impl Message<'_> {
                 (1, 0, 0, 0, barrier.as_slice())
             }
             Content::Part(part) => (2, part.index, part.count, part.first_n, part.bytes),
+            Content::Renewal => (3, 0, 0, 0, &[][..]),
+            Content::Parting => (4, 0, 0, 0, &[][..]),
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
         out.extend_from_slice(&[VERSION, kind]);
@@ -102,7 +108,9 @@ impl<'a> Message<'a> {
             2 if index < count && !payload.is_empty() => {
                 Content::Part(Part { first_n, index, count, bytes: payload })
             }
-            _ => return Err("neither a barrier nor a part"),
+            3 if (index, count, first_n, payload) == (0, 0, 0, &[]) => Content::Renewal,
+            4 if (index, count, first_n, payload) == (0, 0, 0, &[]) => Content::Parting,
+            _ => return Err("no kind of message"),
         };
         Ok(Message { shard, incarnation, epoch, content })
     }
@@ -131,7 +139,7 @@ fn decode_point(mut payload: &[u8], incarnation: Incarnation) -> Option<Point> {
 mod tests {
     use super::*;
 
-    fn samples() -> [Vec<u8>; 2] {
+    fn samples() -> [Vec<u8>; 4] {
         let incarnation = Incarnation(0x1234);
         let point = Point {
             next_lsn: Lsn(7),
@@ -142,7 +150,9 @@ mod tests {
             chain: 0xabcd,
         };
         let part = Part { first_n: 5, index: 1, count: 3, bytes: b"some batches" };
-        [Content::Barrier(point), Content::Part(part)].map(|content| {
+        let contents =
+            [Content::Barrier(point), Content::Part(part), Content::Renewal, Content::Parting];
+        contents.map(|content| {
             let message = Message { shard: ShardId(9), incarnation, epoch: Epoch(4), content };
             let bytes = message.encode();
             assert_eq!(Message::decode(&bytes), Ok(message));

@@ -12,7 +12,7 @@ use holdfast_base::{
     record::{BatchBuilder, BatchHeader},
 };
 use holdfast_io::{Random, SeededRandom};
-use holdfast_log::place::Point;
+use holdfast_log::{Owner as Owned, place::Point};
 
 use crate::{
     message::{Content, Message, Part},
@@ -40,14 +40,17 @@ struct Sent {
     lsns: Option<(Lsn, Lsn)>,
 }
 
+/// The sequence of a message if it was accepted, and the positions that it was sent with.
+type Answer = (Option<u64>, Option<(Lsn, Lsn)>);
+
 struct Owner {
     epoch: Epoch,
     point: Point,
     last_sequence: u64,
     /// On the way to the server, in order.
     sent: VecDeque<Sent>,
-    /// On the way back, in order: accepted or not.
-    answers: VecDeque<(bool, Option<(Lsn, Lsn)>)>,
+    /// On the way back, in order.
+    answers: VecDeque<Answer>,
     poisoned: bool,
 }
 
@@ -121,12 +124,21 @@ fn call(owner: &mut Owner, records: u64, parts: usize) -> Vec<Sent> {
     sent
 }
 
+/// A sign of life.
+fn renewal(owner: &mut Owner) -> Sent {
+    let (incarnation, epoch) = (owner.point.incarnation, owner.epoch);
+    let message = Message { shard: SHARD, incarnation, epoch, content: Content::Renewal };
+    owner.last_sequence += 1;
+    Sent { expected: owner.last_sequence - 1, bytes: message.encode(), lsns: None }
+}
+
 /// One seed; gives how many messages of replaced owners the server took.
 fn run(seed: u64, bug: Bug) -> Result<usize, String> {
     let mut random = SeededRandom::new(seed);
     let mut server = Server::default();
     let mut owners: Vec<Owner> = Vec::new();
     let mut acknowledged = Vec::new();
+    let mut counted = Vec::new();
     for _ in 0..STEPS {
         let at = random.below(owners.len().max(1) as u64) as usize;
         match random.below(40) {
@@ -135,6 +147,11 @@ fn run(seed: u64, bug: Bug) -> Result<usize, String> {
                 if let Some(owner) = owners.get_mut(at).filter(|owner| !owner.poisoned)
                     && owner.sent.len() + owner.answers.len() < 16
                 {
+                    if random.chance(0.3) {
+                        let sent = renewal(owner);
+                        owner.sent.push_back(sent);
+                        continue;
+                    }
                     let (records, parts) = (1 + random.below(3), 1 + random.below(3) as usize);
                     let sent = call(owner, records, parts);
                     owner.sent.extend(sent);
@@ -146,24 +163,34 @@ fn run(seed: u64, bug: Bug) -> Result<usize, String> {
                 let Some(sent) = owner.sent.pop_front() else { continue };
                 // A connection that breaks loses what is on its way; a time-out is all that comes back.
                 if random.chance(0.01) {
-                    owner.answers.push_back((false, None));
+                    owner.answers.push_back((None, None));
                     continue;
                 }
                 let accepted = server.offer(sent.expected, sent.bytes);
                 server.late += usize::from(accepted && !newest);
-                owner.answers.push_back((accepted, sent.lsns));
+                owner.answers.push_back((accepted.then_some(sent.expected + 1), sent.lsns));
             }
             _ => {
                 let Some(owner) = owners.get_mut(at) else { continue };
                 let Some((accepted, lsns)) = owner.answers.pop_front() else { continue };
-                owner.poisoned |= !accepted && bug != Bug::NotPoisoned;
-                if accepted
-                    && !owner.poisoned
-                    && let Some(lsns) = lsns
-                {
-                    acknowledged.push((owner.epoch, lsns));
+                owner.poisoned |= accepted.is_none() && bug != Bug::NotPoisoned;
+                if let Some(sequence) = accepted.filter(|_| !owner.poisoned) {
+                    counted.push((owner.epoch, sequence));
+                    acknowledged.extend(lsns.map(|lsns| (owner.epoch, lsns)));
                 }
             }
+        }
+    }
+    // A lease stands on what counts. Its end is bounded by the last sign before a successor's barrier,
+    // so nothing may count that stands behind one.
+    for (epoch, sequence) in counted {
+        let before = server.messages.iter().take(sequence as usize - 1);
+        let later = |bytes: &&Vec<u8>| {
+            let message = Message::decode(bytes);
+            message.is_ok_and(|m| matches!(m.content, Content::Barrier(_)) && m.epoch > epoch)
+        };
+        if before.into_iter().any(|bytes| later(&bytes)) {
+            return Err(format!("message {sequence} of epoch {epoch} counts behind a successor's"));
         }
     }
     let log = server.read(usize::MAX)?;
@@ -261,5 +288,35 @@ fn a_log_that_lost_its_end_is_noticed_by_who_had_read_it() -> Result<(), String>
     assert_eq!(server.read(4)?.point(), other.point, "to all others nothing is missing");
     let noticed = tail.take(4, &server.messages[3]);
     assert!(noticed.is_err_and(|damage| damage.what.contains("beginning is missing")));
+    Ok(())
+}
+
+#[test]
+fn a_sign_counts_only_in_the_epoch_that_is_open() -> Result<(), String> {
+    let mut server = Server::default();
+    let mut owner = begin_at_last(&mut server)?;
+    let own = |epoch| Owned::Session(epoch);
+    let alive = server.read(usize::MAX)?.sign();
+    let sent = renewal(&mut owner);
+    assert!(server.offer(sent.expected, sent.bytes));
+    let renewed = server.read(usize::MAX)?.sign();
+    assert_eq!((alive.owner, renewed.owner), (own(owner.epoch), own(owner.epoch)));
+    assert!(renewed.number > alive.number);
+    let other = begin_at_last(&mut server)?;
+    let taken = server.read(usize::MAX)?.sign();
+    assert_eq!(taken.owner, own(other.epoch));
+    // The old owner's next one is where the server expects it, and counts for nothing.
+    owner.last_sequence = other.last_sequence;
+    let (incarnation, epoch) = (owner.point.incarnation, owner.epoch);
+    for content in [Content::Renewal, Content::Parting] {
+        let message = Message { shard: SHARD, incarnation, epoch, content };
+        assert!(server.offer(owner.last_sequence, message.encode()));
+        owner.last_sequence += 1;
+        assert_eq!(server.read(usize::MAX)?.sign(), taken);
+    }
+    let epoch = other.epoch;
+    let message = Message { shard: SHARD, incarnation, epoch, content: Content::Parting };
+    assert!(server.offer(owner.last_sequence, message.encode()));
+    assert_eq!(server.read(usize::MAX)?.sign().owner, Owned::Nobody);
     Ok(())
 }

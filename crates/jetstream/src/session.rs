@@ -68,6 +68,24 @@ impl JetStreamSession {
         (opened > self.epoch).then_some(opened)
     }
 
+    /// Refuses everything once it is known that the session is over.
+    fn must_be_open(&mut self) -> Result<(), Refused> {
+        if let Some(epoch) = self.successor() {
+            self.closed.get_or_insert(Refused::Fenced(epoch));
+        }
+        self.closed.clone().map_or(Ok(()), Err)
+    }
+
+    /// The first outcome that is not durable closes the session.
+    fn note(&mut self, outcome: &Outcome) {
+        let closed = match outcome {
+            Outcome::Durable => return,
+            Outcome::Fenced(epoch) => Refused::Fenced(*epoch),
+            Outcome::Unknown(why) => Refused::Poisoned(why.clone()),
+        };
+        self.closed.get_or_insert(closed);
+    }
+
     /// Cuts a call into messages.
     fn messages(&self, batches: &[Batch], first_n: u64) -> Vec<Bytes> {
         let all;
@@ -141,7 +159,8 @@ impl JetStreamSession {
         for (sequence, (bytes, _)) in (call.first_sequence..).zip(&call.messages) {
             taken = tail.take(sequence, bytes);
         }
-        let is_last = call.last_lsns.last().is_some_and(|last| *last < tail.point().next_lsn);
+        // A renewal has no position, and is in the log if it was taken.
+        let is_last = call.last_lsns.last().is_none_or(|last| *last < tail.point().next_lsn);
         match taken {
             Err(damage) => Outcome::Unknown(self.shard.corrupt(damage).to_string()),
             // True as it was, but a session that knows of its successor acknowledges nothing.
@@ -169,12 +188,7 @@ impl Session for JetStreamSession {
             return Err(Refused::Busy);
         }
         let steps = steps_of(&batches, self.shard.id, self.epoch, self.took_over)?;
-        if let Some(epoch) = self.successor() {
-            self.closed.get_or_insert(Refused::Fenced(epoch));
-        }
-        if let Some(closed) = &self.closed {
-            return Err(closed.clone());
-        }
+        self.must_be_open()?;
         let first_n = steps.first().map_or(0, |step| step.first_n);
         self.point = steps.iter().try_fold(self.point, |point, step| {
             let stale = Refused::Stale { expected: point.next_lsn, found: step.first_lsn };
@@ -197,13 +211,24 @@ impl Session for JetStreamSession {
             None => self.resolve(&mut call),
             Some(_) => Outcome::Unknown("an append before it failed".to_owned()),
         };
-        if outcome != Outcome::Durable {
-            self.closed.get_or_insert_with(|| match &outcome {
-                Outcome::Fenced(epoch) => Refused::Fenced(*epoch),
-                Outcome::Unknown(why) => Refused::Poisoned(why.clone()),
-                Outcome::Durable => unreachable!("looked at above"),
-            });
-        }
+        self.note(&outcome);
         Some(Completion { last_lsns: call.last_lsns, outcome })
+    }
+
+    fn renew(&mut self, parting: bool) -> Result<(), Refused> {
+        if !self.in_flight.is_empty() {
+            return Err(Refused::Busy);
+        }
+        self.must_be_open()?;
+        let content = if parting { Content::Parting } else { Content::Renewal };
+        let (shard, incarnation, epoch) = (self.shard.id, self.point.incarnation, self.epoch);
+        let bytes = Bytes::from(Message { shard, incarnation, epoch, content }.encode());
+        let first_sequence = self.last_sequence + 1;
+        let messages = vec![(bytes.clone(), self.send(bytes))];
+        let deadline = Instant::now() + self.shared.options.append_timeout;
+        let mut call = Call { last_lsns: Vec::new(), first_sequence, deadline, messages };
+        let outcome = self.resolve(&mut call);
+        self.note(&outcome);
+        self.must_be_open()
     }
 }

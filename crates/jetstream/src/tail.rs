@@ -4,6 +4,7 @@
 //! - A barrier with an epoch above all before it opens that epoch; what an older session still sends
 //!   behind it is dead, even if the server accepted it.
 //! - A call is in the log if all its parts are there in order and it is the next of its epoch.
+//! - A sign of life counts if it is of the epoch that is open.
 //! - What is in the log continues it: position, epoch, place and chained checksum must fit, and the
 //!   stream's sequence has no gap. Anything else is damage, and said so.
 //!
@@ -16,7 +17,7 @@ use holdfast_base::{
     record::{BatchHeader, BatchView},
 };
 use holdfast_log::{
-    EpochFilter,
+    EpochFilter, Owner, Sign,
     place::{Point, Step},
 };
 
@@ -43,7 +44,7 @@ pub(crate) struct Entry {
 /// What a message turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Taken {
-    /// The last one of a call, or a barrier.
+    /// The last one of a call, a barrier, or a sign of life.
     Whole,
     /// A part, and more of its call are due.
     Part,
@@ -79,6 +80,10 @@ pub(crate) struct Tail {
     opened: Epoch,
     filter: EpochFilter,
     last_sequence: u64,
+    /// Sequence of the last message that was not dead.
+    last_sign: u64,
+    /// The session that is open was given up by its owner.
+    given_up: bool,
     partial: Option<Partial>,
     entries: VecDeque<Entry>,
 }
@@ -94,6 +99,8 @@ impl Tail {
             opened: Epoch(0),
             filter: EpochFilter::new(),
             last_sequence: first_sequence.saturating_sub(1),
+            last_sign: 0,
+            given_up: false,
             partial: None,
             entries: VecDeque::new(),
         }
@@ -112,6 +119,13 @@ impl Tail {
     /// The highest epoch that a session opened.
     pub fn opened(&self) -> Epoch {
         self.opened
+    }
+
+    /// The last sign of life.
+    pub fn sign(&self) -> Sign {
+        let is_owned = self.opened > Epoch(0) && !self.given_up;
+        let owner = if is_owned { Owner::Session(self.opened) } else { Owner::Nobody };
+        Sign { number: self.last_sign, owner }
     }
 
     /// Sequence of the last message that was taken.
@@ -159,8 +173,13 @@ impl Tail {
         let taken = match message.content {
             Content::Barrier(point) => self.take_barrier(sequence, message.epoch, point),
             Content::Part(part) => self.take_part(sequence, message.epoch, part),
+            Content::Renewal => self.take_sign(message.epoch, false),
+            Content::Parting => self.take_sign(message.epoch, true),
         };
         let taken = taken.map_err(damage)?;
+        if taken != Taken::Dead {
+            self.last_sign = sequence;
+        }
         self.last_sequence = sequence;
         Ok(taken)
     }
@@ -177,6 +196,7 @@ impl Tail {
             ));
         }
         self.opened = epoch;
+        self.given_up = false;
         self.filter = EpochFilter::opened(epoch);
         self.partial = None;
         self.entries.push_back(Entry {
@@ -191,12 +211,23 @@ impl Tail {
         Ok(Taken::Whole)
     }
 
+    fn take_sign(&mut self, epoch: Epoch, parting: bool) -> Result<Taken, String> {
+        if epoch > self.opened {
+            return Err(beginning_missing(epoch));
+        }
+        if epoch < self.opened {
+            return Ok(Taken::Dead);
+        }
+        self.given_up |= parting;
+        Ok(Taken::Whole)
+    }
+
     fn take_part(&mut self, sequence: u64, epoch: Epoch, part: Part<'_>) -> Result<Taken, String> {
         if self.point.is_none() {
             self.trust(epoch, part)?;
         }
         if epoch > self.opened {
-            return Err(format!("of epoch {epoch}, of which the beginning is missing"));
+            return Err(beginning_missing(epoch));
         }
         // Asked of a copy: a call is admitted when it is whole.
         if epoch < self.opened || !{ self.filter }.admit(epoch, part.first_n, 0) {
@@ -287,6 +318,10 @@ impl Tail {
         };
         Ok(())
     }
+}
+
+fn beginning_missing(epoch: Epoch) -> String {
+    format!("of epoch {epoch}, of which the beginning is missing")
 }
 
 /// Takes a batch off the front and verifies it.

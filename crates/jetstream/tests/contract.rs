@@ -8,7 +8,7 @@ use holdfast_base::ShardId;
 use holdfast_io::SeededRandom;
 use holdfast_jetstream::{JetStreamLog, JetStreamOptions};
 use holdfast_log::{
-    Log, LogError, OpenMode,
+    Log, LogError, OpenMode, Owner,
     suite::{self, World},
 };
 
@@ -137,4 +137,32 @@ fn a_server_that_is_not_there_is_told() {
     assert!(
         refused.is_some_and(|error| error.to_string().contains("connecting to the log servers"))
     );
+}
+
+#[test]
+fn whoever_stands_by_sees_signs_and_takes_only_what_is_silent_or_given_up() -> TestResult {
+    let servers = LogServers::start(1)?;
+    let shard = SHARDS[0];
+    let open =
+        |seed| JetStreamLog::open(options(&servers, "signs", 1), &mut SeededRandom::new(seed));
+    let (one, other) = (open(1)?, open(2)?);
+    assert_eq!(other.look(shard)?.owner, Owner::Nobody);
+    let (mut session, position) = one.open_session(shard)?;
+    let began = other.look(shard)?;
+    assert_eq!(began.owner, Owner::Session(position.epoch));
+    session.renew(false)?;
+    let renewed = other.look(shard)?;
+    assert!(renewed.number > began.number && renewed.owner == began.owner);
+    let refused = other.open_session_after(shard, began);
+    assert!(matches!(refused, Err(LogError::NotOwner(_))), "it lives");
+    session.renew(true)?;
+    let given_up = other.look(shard)?;
+    assert_eq!(given_up.owner, Owner::Nobody);
+    let (mut next, position) = other.open_session_after(shard, given_up)?;
+    assert_eq!(one.look(shard)?.owner, Owner::Session(position.epoch));
+    assert!(session.renew(false).is_err(), "it was replaced");
+    let late = one.open_session_after(shard, given_up);
+    assert!(matches!(late, Err(LogError::NotOwner(_))), "somebody was faster");
+    next.renew(false)?;
+    Ok(())
 }

@@ -27,11 +27,20 @@ pub trait Log: Send + Sync {
     /// What can be read now.
     fn bounds(&self, shard: ShardId) -> Bounds;
 
-    /// The epoch in which another process has taken the shard from the last session that was opened
-    /// here, as far as the log tells now.
-    fn replaced_by(&self, _shard: ShardId) -> Result<Option<Epoch>, LogError> {
-        // What one process has for itself, nobody takes.
-        Ok(None)
+    /// The last sign of life of the shard's owner, as far as the log tells now. A backend of one
+    /// process has none: nobody else could own what it holds.
+    fn look(&self, _shard: ShardId) -> Result<Sign, LogError> {
+        Ok(Sign { number: 0, owner: Owner::Nobody })
+    }
+
+    /// As [`Self::open_session`], but refused with `NotOwner` if the log holds a later sign than this
+    /// one: of an owner that lives, or of somebody who was faster.
+    fn open_session_after(
+        &self,
+        shard: ShardId,
+        _sign: Sign,
+    ) -> Result<(Box<dyn Session>, Position), LogError> {
+        self.open_session(shard)
     }
 
     /// Bytes of the records from `from` on, with what is kept together with them.
@@ -73,6 +82,31 @@ pub trait Session: Send {
     fn watermark(&mut self) -> Result<(), LogError> {
         Ok(())
     }
+
+    /// Gives a sign of life, or with `parting` gives the shard up; returns once it is durable. Only
+    /// while nothing is in flight. Every call that is durable is a sign of life as well. An error ends
+    /// the session. Backends of one process do nothing.
+    fn renew(&mut self, _parting: bool) -> Result<(), Refused> {
+        Ok(())
+    }
+}
+
+/// The last message of a session that counts: its beginning, a call, a renewal, or its parting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sign {
+    /// Grows from one sign to the next.
+    pub number: u64,
+    /// Who owns the shard then.
+    pub owner: Owner,
+}
+
+/// Whose a shard is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// Nobody's: there was none, or the last one has given it up.
+    Nobody,
+    /// That of the session of this epoch.
+    Session(Epoch),
 }
 
 /// Where a new session continues the log.

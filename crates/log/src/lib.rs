@@ -13,7 +13,7 @@ mod reader;
 #[cfg(any(test, feature = "contract-suite"))]
 pub mod suite;
 
-pub use contract::{Bounds, Caps, Completion, Log, Outcome, Position, Session, Space};
+pub use contract::{Bounds, Caps, Completion, Log, Outcome, Owner, Position, Session, Sign, Space};
 pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenMode, SyncPolicy};
 pub use error::{Corruption, LogError, ReadError, Refused};
 pub use reader::{EpochFilter, ReadBatches};

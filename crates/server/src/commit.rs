@@ -18,7 +18,7 @@ use crate::{
     ending,
     metrics::MeasuredSession,
     node::{Node, log_error},
-    ownership::step_down,
+    ownership::{RENEW_EVERY, step_down},
 };
 
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
@@ -44,12 +44,14 @@ const IDLE: Duration = Duration::from_millis(500);
 pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
     let mut session = Some(session);
     let mut watermark_due = false;
+    let mut renewed = Instant::now();
     while !node.shard.is_stopping() || node.shard.has_staged() {
         if node.is_past_stop_deadline() {
             return;
         }
         let Some(open) = session.as_mut() else {
             session = reopen(node);
+            renewed = Instant::now();
             continue;
         };
         let wait = if watermark_due { WATERMARK_AFTER } else { IDLE };
@@ -59,12 +61,22 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
             {
                 tracing::warn!(%error, "the log took no watermark");
             }
-            continue;
+            if renewed.elapsed() < RENEW_EVERY {
+                continue;
+            }
+        } else {
+            watermark_due = true;
         }
-        watermark_due = true;
-        match node.shard.commit_step(&mut **open) {
+        let sent = Instant::now();
+        let mut step = node.shard.commit_step(&mut **open);
+        if step == CommitStep::Idle && renewed.elapsed() >= RENEW_EVERY {
+            step = renew(node, &mut **open);
+        }
+        match step {
             CommitStep::Idle => {}
             CommitStep::Durable(durable) => {
+                renewed = sent;
+                node.lease.extend(sent);
                 node.lag.note(durable, Instant::now());
                 node.inboxes.iter().for_each(|inbox| inbox.ring_durable());
             }
@@ -82,6 +94,20 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
     }
     if let Some(mut session) = session {
         let _ = session.watermark();
+        if let Err(error) = session.renew(true) {
+            tracing::warn!(%error, "the log does not know that this node has stopped: others wait");
+        }
+    }
+}
+
+/// Gives a sign of life. It is durable as a group is, and moves no position.
+fn renew(node: &Node, session: &mut dyn Session) -> CommitStep {
+    match session.renew(false) {
+        Ok(()) => CommitStep::Durable(node.shard.durable()),
+        Err(refused) => {
+            node.metrics.lease_failures.fetch_add(1, Ordering::Relaxed);
+            node.shard.refused(&refused)
+        }
     }
 }
 
@@ -109,7 +135,9 @@ fn reopen(node: &Node) -> Option<Box<dyn Session>> {
 
 /// Opens a session in a higher epoch and takes the shard over.
 pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
+    let sent = Instant::now();
     let (session, position) = node.log.open_session(node.shard.id()).map_err(log_error)?;
+    node.lease.extend(sent);
     let applied = node.shard.stats().applied_lsn;
     if position.next_lsn != applied.next() {
         // Only on a replicated log: an append without an answer was stored after all.

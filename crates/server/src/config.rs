@@ -21,6 +21,15 @@ pub enum Sync {
     Never,
 }
 
+/// When a node takes the data of a replicated log over from another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TakeOver {
+    /// Once the other one has given it up, or no sign of life for longer than its lease.
+    WhenSilent,
+    /// At once.
+    AtStart,
+}
+
 /// What is asked of clients in the way of certificates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientCertificates {
@@ -83,6 +92,8 @@ pub struct Config {
     pub log_name: String,
     /// Copies of the replicated log.
     pub log_replicas: usize,
+    /// When this node takes the data over from another one.
+    pub log_take_over: TakeOver,
     /// File with the seed of the nkey for the log servers.
     pub log_nkey_seed_file: PathBuf,
     /// File with the authorities of the log servers, as PEM.
@@ -132,6 +143,7 @@ impl Default for Config {
             log_servers: Vec::new(),
             log_name: "holdfast".into(),
             log_replicas: 3,
+            log_take_over: TakeOver::WhenSilent,
             log_nkey_seed_file: PathBuf::new(),
             log_ca_file: PathBuf::new(),
             log_segment_bytes: ByteSize::mib(64),

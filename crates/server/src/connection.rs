@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     pub counted_bytes: u64,
     pub is_dirty: bool,
     pub is_gated: bool,
+    /// Something in the output was answered under the node's lease, and may leave only while it holds.
+    pub is_under_lease: bool,
 }
 
 impl Connection {
@@ -83,6 +85,7 @@ impl Connection {
             counted_bytes: 0,
             is_dirty: false,
             is_gated: false,
+            is_under_lease: false,
         }
     }
 

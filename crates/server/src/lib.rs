@@ -37,7 +37,9 @@ mod wire;
 mod worker;
 
 pub use backup::{StoreUse, back_up_stopped, open_store};
-pub use config::{ClientCertificates, Config, MemoryPlan, SETTINGS, Setting, Sync, distance};
+pub use config::{
+    ClientCertificates, Config, MemoryPlan, SETTINGS, Setting, Sync, TakeOver, distance,
+};
 pub use freed::give_back_freed_memory_by;
 pub use listeners::Addresses;
 pub use metrics::reference as metrics_reference;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -36,7 +37,8 @@ use crate::{
     inbox::Inbox,
     listeners::{Addresses, Listeners},
     metrics::{Lag, LogMetrics, MeasuredDisk, NodeMetrics, WorkerMetrics},
-    ownership, scheduling,
+    ownership::{self, Lease},
+    scheduling,
     startup::Startup,
     tls::{self, Certificates, Failure},
     worker::Worker,
@@ -68,6 +70,11 @@ pub enum OpenProgress {
         /// Records to apply.
         total: u64,
     },
+    /// Another node owns the data; this one follows the log, to take over.
+    StandingBy {
+        /// Epoch of the other one's session.
+        epoch: u64,
+    },
 }
 
 /// A running node.
@@ -89,6 +96,7 @@ pub struct Node {
     pub(crate) archive: ArchiveState,
     /// When positions became durable.
     pub(crate) lag: Lag,
+    pub(crate) lease: Lease,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
     pub(crate) random: Mutex<SeededRandom>,
     /// Bytes in the buffers of all connections.
@@ -183,11 +191,11 @@ pub(crate) fn open_data(
 
 impl Opened {
     /// Replays what has come into the log since it was opened.
-    fn replay_rest(mut self) -> Result<Opened, Error> {
+    pub(crate) fn replay_rest(&mut self) -> Result<(), Error> {
         if let Some(applied) = replay(SHARD, &*self.log, &self.engine, |_| {})? {
             self.applied = applied;
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -257,12 +265,13 @@ pub(crate) fn make_durable(path: &Path) -> Result<(), Error> {
 
 impl Node {
     /// Listens, opens the data folder, replays what the engine lacks, and starts all threads. While
-    /// it replays, it answers that it does (`startup`).
+    /// it replays or stands by, it answers that it does (`startup`). `progress` may say that it is to
+    /// stop: then it does so while it stands by, and there is no node.
     pub fn start(
         config: Config,
         ports: PortPolicy,
-        mut progress: impl FnMut(OpenProgress),
-    ) -> Result<Arc<Node>, Error> {
+        mut progress: impl FnMut(OpenProgress) -> ControlFlow<()>,
+    ) -> Result<Option<Arc<Node>>, Error> {
         config.check().map_err(|error| Error::new(ErrorKind::Invalid, error))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let data_threads = if config.threads_data == 0 { cores } else { config.threads_data };
@@ -271,21 +280,27 @@ impl Node {
         let listeners = Listeners::open(&config, data_threads, ports)?;
         warn_of_open_http(&config, &listeners.addresses);
         let startup = Startup::begin(&config, certificates, &listeners)?;
-        let opened = open_data(&config, &startup.metrics.log, &mut |at| {
+        let mut tell = |at| {
             startup.note(at);
-            progress(at);
+            progress(at)
+        };
+        let mut opened = open_data(&config, &startup.metrics.log, &mut |at| {
+            let _ = tell(at);
         })?;
-        // Behind it nobody else appends: what an earlier owner had under way is in the log by now, or never.
-        let (session, position) = opened.log.open_session(SHARD).map_err(log_error)?;
-        let opened = opened.replay_rest()?;
+        let Some(taken) = ownership::take(&mut opened, config.log_take_over, &mut tell)? else {
+            return Ok(None);
+        };
+        // Nobody else appends any more: what an earlier owner had under way is in the log by now, or never.
+        opened.replay_rest()?;
         let node = Node::assemble(config, opened, data_threads, &startup, listeners.addresses)?;
         let node = Arc::new(node);
+        let (session, position) = taken.wait_for_others(&node.lease)?;
         node.advance_time();
         let session = commit::begin_session(&node, session, &position)?;
         node.start_threads(session, listeners, &startup)?;
         node.ready.store(true, Ordering::Release);
         node.threads.lock().extend(startup.end(&node));
-        Ok(node)
+        Ok(Some(node))
     }
 
     fn assemble(
@@ -313,6 +328,7 @@ impl Node {
         let inboxes = inboxes
             .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("eventfd: {errno}")))?;
         Ok(Node {
+            lease: Lease::new(!config.log_servers.is_empty()),
             catalog: Catalog::load(&opened.engine, &shard, &config.redis_password)?,
             config,
             shard,
@@ -361,9 +377,6 @@ impl Node {
         self.spawn("backup", backup::run)?;
         if !self.config.archive_url.is_empty() {
             self.spawn("archive", archive::run)?;
-        }
-        if !self.config.log_servers.is_empty() {
-            self.spawn("log-watch", ownership::watch)?;
         }
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;

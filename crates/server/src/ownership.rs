@@ -1,39 +1,173 @@
-//! Whether this node still owns its data. With an embedded log it always does.
+//! Whose the data is. With an embedded log it is always this node's.
 //!
-//! On a replicated log another node may take over at any time. The next append then fails, and a thread
-//! looks every half second, so that a node without writes learns of it too. Until it has learned of it, up to
-//! a second later, it may serve reads that are older than what the other one has acknowledged.
+//! On a replicated log one node at a time owns it: the one whose session was opened last. Others stand by,
+//! follow the log, and take over once its owner has given the data up or no sign of life for longer than its
+//! lease. The log is the judge of that, and clocks decide nothing but how long to wait:
+//!
+//! - The owner's **lease** runs for [`LEASE`] on its own clock, from before it sent the last sign that became
+//!   durable (`Lease`). It covers what is answered from memory; writes need none, the log refuses them.
+//! - Whoever takes over answers nothing before the lease of the last sign that it found has run out, counted
+//!   from when it saw that sign, which is later than when it was sent.
+//! - What was read is sent only if the lease holds then, so a process that stood still sends nothing old.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    ops::ControlFlow,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use holdfast_base::{Error, ErrorKind};
+use holdfast_log::{LogError, Owner, Position, Session, Sign};
 
 use crate::{
-    ending,
-    node::{Node, log_error},
+    OpenProgress, TakeOver, ending,
+    node::{Node, Opened, SHARD, log_error},
 };
 
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a sign of life is good for.
+const LEASE: Duration = Duration::from_secs(2);
+/// When others take it for run out: their clocks may run faster, by a twentieth.
+const SILENCE: Duration = Duration::from_millis(2_100);
+/// Between two signs of an owner that writes nothing.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks of a node that stands by.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two lines about log servers that do not answer.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// The loop of the thread that looks.
-pub(crate) fn watch(node: &Arc<Node>) {
-    while !node.is_stopping() {
-        match node.log.replaced_by(node.shard.id()).map_err(log_error) {
-            Ok(None) => {}
-            Ok(Some(epoch)) => {
-                let text = format!("another owner has taken the shard over in epoch {epoch}");
-                step_down(node, &Error::new(ErrorKind::NotOwner, text));
+/// What is answered instead of data.
+pub(crate) const LAPSED_TEXT: &str = "TRYAGAIN the log servers have not confirmed for 2 seconds that this node \
+                                      still owns its data";
+
+/// This node's right to answer from what it holds.
+pub(crate) struct Lease {
+    /// What the end is counted from. `None`: nobody else can own the data.
+    origin: Option<Instant>,
+    end_us: AtomicU64,
+}
+
+impl Lease {
+    /// One that never ends, or one that has not begun.
+    pub(crate) fn new(is_replicated: bool) -> Lease {
+        Lease { origin: is_replicated.then(Instant::now), end_us: AtomicU64::new(0) }
+    }
+
+    /// A sign that was sent then, or later, is durable.
+    pub(crate) fn extend(&self, sent: Instant) {
+        let Some(origin) = self.origin else { return };
+        let end = sent.saturating_duration_since(origin) + LEASE;
+        self.end_us.fetch_max(end.as_micros() as u64, Ordering::AcqRel);
+    }
+
+    /// Whether it holds now.
+    pub(crate) fn holds(&self) -> bool {
+        let Some(origin) = self.origin else { return true };
+        (origin.elapsed().as_micros() as u64) < self.end_us.load(Ordering::Acquire)
+    }
+}
+
+/// The shard, taken.
+pub(crate) struct Taken {
+    session: Box<dyn Session>,
+    position: Position,
+    /// When the last sign of this session was sent.
+    sent: Instant,
+    /// Until then the one before may still answer.
+    others_until: Instant,
+}
+
+/// Follows the log until this node may have the data, and takes it. `None`: it was told to stop before.
+pub(crate) fn take(
+    opened: &mut Opened,
+    policy: TakeOver,
+    tell: &mut dyn FnMut(OpenProgress) -> ControlFlow<()>,
+) -> Result<Option<Taken>, Error> {
+    let log = opened.log.clone();
+    let mut sign = log.look(SHARD).map_err(log_error)?;
+    let mut seen = Instant::now();
+    let mut complained: Option<Instant> = None;
+    let mut complain = |error: &LogError| {
+        if complained.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
+            complained = Some(Instant::now());
+            tracing::warn!(%error, "standing by: the log servers do not answer");
+        }
+    };
+    loop {
+        match try_to_take(opened, policy, sign, seen) {
+            Ok(Some(taken)) => return Ok(Some(taken)),
+            Ok(None) | Err(LogError::NotOwner(_)) => {}
+            Err(error) if policy == TakeOver::AtStart || !is_passing(&error) => {
+                return Err(log_error(error));
             }
             Err(error) => {
-                node.metrics.log_watch_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "whether this node still owns its data is not known");
+                complain(&error);
+                // An owner that could not reach them either gets the time to say so.
+                seen = Instant::now();
             }
         }
-        node.park_background(LOOK_EVERY);
+        if let Owner::Session(epoch) = sign.owner
+            && tell(OpenProgress::StandingBy { epoch: epoch.0 }).is_break()
+        {
+            return Ok(None);
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+        match log.look(SHARD) {
+            Ok(newer) => {
+                if newer != sign {
+                    (sign, seen) = (newer, Instant::now());
+                }
+                match opened.replay_rest() {
+                    Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
+                    _ => {}
+                }
+            }
+            Err(error) if is_passing(&error) => complain(&error),
+            Err(error) => return Err(log_error(error)),
+        }
+    }
+}
+
+/// Whether it may be gone at the next try.
+fn is_passing(error: &LogError) -> bool {
+    matches!(error, LogError::Io(_))
+}
+
+/// Takes the shard if nobody has it, or the last sign of who has it was seen long enough ago.
+fn try_to_take(
+    opened: &Opened,
+    policy: TakeOver,
+    sign: Sign,
+    seen: Instant,
+) -> Result<Option<Taken>, LogError> {
+    let is_free = sign.owner == Owner::Nobody || seen.elapsed() >= SILENCE;
+    let sent = Instant::now();
+    let (session, position) = match (is_free, policy) {
+        (true, _) => opened.log.open_session_after(SHARD, sign)?,
+        (false, TakeOver::AtStart) => opened.log.open_session(SHARD)?,
+        (false, TakeOver::WhenSilent) => return Ok(None),
+    };
+    // The signs before this session's own are at most as late as now.
+    let others_until = if is_free { sent } else { Instant::now() + SILENCE };
+    Ok(Some(Taken { session, position, sent, others_until }))
+}
+
+impl Taken {
+    /// Waits until nobody else answers any more; the lease of this node holds then.
+    pub(crate) fn wait_for_others(
+        mut self,
+        lease: &Lease,
+    ) -> Result<(Box<dyn Session>, Position), Error> {
+        loop {
+            lease.extend(self.sent);
+            let wait = self.others_until.saturating_duration_since(Instant::now());
+            if wait.is_zero() && self.sent.elapsed() < RENEW_EVERY {
+                return Ok((self.session, self.position));
+            }
+            std::thread::sleep(wait.min(RENEW_EVERY));
+            self.sent = Instant::now();
+            let renewed = self.session.renew(false);
+            renewed.map_err(|refused| Error::new(refused.kind(), refused.to_string()))?;
+        }
     }
 }
 

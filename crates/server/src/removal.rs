@@ -26,8 +26,8 @@ const STAGED_BYTES_MAX: u64 = 4 << 20;
 /// However much is staged, a step is taken as often as this: expiry does not starve, and how late it is
 /// shows.
 const STEP_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
-/// How often expiry begins at the first deadline again. It comes back to what a failure of the log
-/// has undone and to rows that reached the engine late.
+/// How often expiry begins at the first deadline again, for rows that reached the engine late. It does so
+/// too once the log is open again after a failure, which has undone deletions.
 const EXPIRE_ALL_EVERY: Duration = Duration::from_secs(60);
 /// Dropped collections that one sweep removes.
 const SWEEP_COLLECTIONS: usize = 64;
@@ -40,6 +40,8 @@ const SWEEP_ROUND_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Expiry {
     at: ExpireAt,
     from_beginning: Instant,
+    /// How often the log had been opened again by then.
+    reopened: u64,
     last_step: Instant,
     /// No step before this.
     due: Instant,
@@ -48,7 +50,13 @@ pub(crate) struct Expiry {
 impl Default for Expiry {
     fn default() -> Self {
         let now = Instant::now();
-        Expiry { at: ExpireAt::default(), from_beginning: now, last_step: now, due: now }
+        Expiry {
+            at: ExpireAt::default(),
+            from_beginning: now,
+            reopened: 0,
+            last_step: now,
+            due: now,
+        }
     }
 }
 
@@ -65,8 +73,10 @@ impl Expiry {
             return ROUND / 10;
         }
         self.last_step = now;
-        if now.duration_since(self.from_beginning) > EXPIRE_ALL_EVERY {
+        let reopened = node.metrics.reopened.load(Ordering::Relaxed);
+        if now.duration_since(self.from_beginning) > EXPIRE_ALL_EVERY || reopened != self.reopened {
             (self.from_beginning, self.at) = (now, ExpireAt::default());
+            self.reopened = reopened;
         }
         let pause = match node.shard.expire_step(&self.at, EXPIRE_KEYS) {
             Ok(step) => {

@@ -527,6 +527,8 @@ impl Worker {
         now: Instant,
     ) -> Option<Family> {
         let start = connection.wire.output.len();
+        connection.session.has_lease = self.node.lease.holds();
+        connection.is_under_lease |= connection.session.has_lease;
         let args = connection.wire.parser.args(bytes);
         let tier = if connection.fetches < FETCHES_MAX { Tier::Cached } else { Tier::Any };
         let Executed { family, gate, flow } =
@@ -661,8 +663,14 @@ impl Worker {
 
     /// Writes what may leave.
     fn flush(&mut self, token: u64, connection: &mut Connection) -> Next {
+        if connection.is_under_lease && !self.node.lease.holds() {
+            // What is read may be old by now, and what waits for the log was not answered in time.
+            self.node.metrics.lease_cut_off.fetch_add(1, Ordering::Relaxed);
+            return Next::IsLost;
+        }
         let mut bytes_out = 0;
         let mut flushed = connection.flush(&mut bytes_out);
+        connection.is_under_lease &= connection.owed() > 0;
         let heard_out = connection.half_closed && !connection.fetching && !connection.has_backlog;
         let is_last = connection.closing || heard_out;
         if is_last && connection.owed() == 0 {

@@ -16,7 +16,7 @@ use holdfast_base::{
     row::AppliedState,
 };
 use holdfast_engine::{Batch, Engine, Tier};
-use holdfast_log::{Completion, Outcome, Position, Session};
+use holdfast_log::{Completion, Outcome, Position, Refused, Session};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
@@ -532,9 +532,14 @@ impl Shard {
         let Some(batch) = self.take_batch() else { return CommitStep::Idle };
         let resolved = match session.submit(vec![batch]) {
             Ok(()) => session.complete(),
-            Err(refused) => return self.failed(Error::new(refused.kind(), refused.to_string())),
+            Err(refused) => return self.refused(&refused),
         };
         self.resolve(resolved)
+    }
+
+    /// Takes in that the log's session is over, whether or not something was staged.
+    pub fn refused(&self, refused: &Refused) -> CommitStep {
+        self.failed(Error::new(refused.kind(), refused.to_string()))
     }
 
     /// What is staged, as one batch for the log; [`Self::resolve`] follows in the same order.

@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,13 +17,17 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const CLIENT_PORT: u16 = 4222;
 const ROUTE_PORT: u16 = 6222;
 const MONITOR_PORT: u16 = 8222;
+/// Sets of servers started so far.
+static SETS: AtomicUsize = AtomicUsize::new(0);
 const READY_WITHIN: Duration = Duration::from_secs(40);
 
 /// One server, or several that form a cluster. They end with this value.
 pub struct LogServers {
     folder: tempfile::TempDir,
-    /// Each process of tests has loopback addresses of its own, so that ports are free.
+    /// Each process of tests has loopback addresses of its own, and each set of servers in it, so that
+    /// ports are free.
     net: String,
+    first: usize,
     servers: Vec<Server>,
 }
 
@@ -38,8 +43,9 @@ impl LogServers {
         let folder = tempfile::tempdir()?;
         let process = std::process::id();
         let net = format!("127.{}.{}", 64 + (process >> 8) % 64, process % 256);
-        let mut servers = LogServers { folder, net, servers: Vec::new() };
-        let addresses: Vec<_> = (1..=count).map(|at| servers.address(at)).collect();
+        let first = 1 + 8 * SETS.fetch_add(1, Ordering::Relaxed);
+        let mut servers = LogServers { folder, net, first, servers: Vec::new() };
+        let addresses: Vec<_> = (0..count).map(|at| servers.address(at)).collect();
         for (at, address) in addresses.iter().enumerate() {
             let path = servers.folder.path().join(at.to_string());
             fs::create_dir(&path)?;
@@ -66,7 +72,7 @@ impl LogServers {
     }
 
     fn address(&self, at: usize) -> String {
-        format!("{}.{at}", self.net)
+        format!("{}.{}", self.net, self.first + at)
     }
 
     /// Where they listen.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use holdfast_backup::Location;
 
-use super::{ClientCertificates, MEMORY_MIN, Setting, Sync, parse, parse_addr, show_addr};
+use super::{
+    ClientCertificates, MEMORY_MIN, Setting, Sync, TakeOver, parse, parse_addr, show_addr,
+};
 
 /// All settings, in the order of the reference page.
 pub const SETTINGS: &[Setting] = &[
@@ -273,6 +275,25 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |c| c.log_replicas.to_string(),
+    },
+    Setting {
+        key: "log.take_over",
+        about: "With a replicated log, when this node takes the data over from another one. \
+                `when-silent`: it stands by, follows the log, and takes over once the other one has given \
+                the data up or no sign of life for 2.1 seconds. `at-start`: at once; the other one ends.",
+        secret: false,
+        set: |c, v| {
+            c.log_take_over = match v {
+                "when-silent" => TakeOver::WhenSilent,
+                "at-start" => TakeOver::AtStart,
+                other => return Err(format!("{other:?} is neither `when-silent` nor `at-start`")),
+            };
+            Ok(())
+        },
+        get: |c| match c.log_take_over {
+            TakeOver::WhenSilent => "when-silent".into(),
+            TakeOver::AtStart => "at-start".into(),
+        },
     },
     Setting {
         key: "log.nkey_seed_file",

@@ -87,8 +87,12 @@ pub struct NodeMetrics {
     pub sweep_behind: AtomicU64,
     /// Times that the log failed and was reopened.
     pub reopened: AtomicU64,
-    /// Looks for a successor in a replicated log that got no answer.
-    pub log_watch_failures: AtomicU64,
+    /// Renewals of the lease that failed.
+    pub lease_failures: AtomicU64,
+    /// Connections that were closed because the lease had run out under their answers.
+    pub lease_cut_off: AtomicU64,
+    /// Epoch of the owner that this node stands by for; 0: none.
+    pub stands_by: AtomicU64,
     /// 1 while growing writes are refused because the disk is nearly full.
     pub disk_short: AtomicU64,
     /// Times that the wall clock jumped too far ahead.

@@ -49,6 +49,10 @@ impl Session for MeasuredSession {
     fn watermark(&mut self) -> Result<(), LogError> {
         self.session.watermark()
     }
+
+    fn renew(&mut self, parting: bool) -> Result<(), Refused> {
+        self.session.renew(parting)
+    }
 }
 
 /// A disk that times the syncs of its files.

@@ -22,6 +22,7 @@ pub(super) struct Sample<'a> {
     pub counters: &'a NodeMetrics,
     pub archive: archive::Lag,
     pub shard: ShardStats,
+    pub lease_held: bool,
     pub engine: EngineStats,
     pub log: Bounds,
     /// Bytes of log that a crash now would replay.
@@ -81,6 +82,7 @@ impl Sample<'_> {
             counters: &node.metrics,
             archive: archive::lag(node),
             shard,
+            lease_held: node.lease.holds(),
             engine: node.engine.stats(),
             log: node.log.bounds(node.shard.id()),
             unflushed_bytes: node.unflushed_log_bytes(),

@@ -238,11 +238,30 @@ pub(super) const METRICS: &[Metric] = &[
         "Times that the log failed and was opened again.",
         |s, out| out.one(s.counters.reopened.load(Relaxed)),
     ),
-    counter(
-        "holdfast_log_watch_failures_total",
+    gauge(
+        "holdfast_stands_by",
         &[],
-        "Times that the servers of a replicated log did not tell within 20 s whether another node has taken over.",
-        |s, out| out.one(s.counters.log_watch_failures.load(Relaxed)),
+        "Epoch of the owner that this node stands by for, following the log; 0: it owns the data, or starts.",
+        nothing,
+    )
+    .early(|startup, out| out.one(startup.metrics.stands_by.load(Relaxed))),
+    counter(
+        "holdfast_lease_failures_total",
+        &[],
+        "Times that a replicated log did not take a renewal of this node's lease.",
+        |s, out| out.one(s.counters.lease_failures.load(Relaxed)),
+    ),
+    counter(
+        "holdfast_lease_cut_off_total",
+        &[],
+        "Connections that were closed because the lease had run out before their answers left.",
+        |s, out| out.one(s.counters.lease_cut_off.load(Relaxed)),
+    ),
+    gauge(
+        "holdfast_lease_held",
+        &[],
+        "1 while this node may serve reads: no other one can have taken over.",
+        |s, out| out.one(u8::from(s.lease_held)),
     ),
     gauge(
         "holdfast_log_failed",

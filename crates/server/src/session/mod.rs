@@ -32,7 +32,9 @@ pub use table::command_reference;
 pub(crate) use table::{COMMANDS, find};
 use transaction::Transaction;
 
-use crate::{clients::ClientInfo, metrics::Family, node::Node, worker::OWED_BYTES_PAUSE};
+use crate::{
+    clients::ClientInfo, metrics::Family, node::Node, ownership, worker::OWED_BYTES_PAUSE,
+};
 
 /// State of one client connection that commands see.
 pub(crate) struct Session {
@@ -40,6 +42,8 @@ pub(crate) struct Session {
     pub keyspace: KeyspaceId,
     pub protocol: Protocol,
     pub authenticated: bool,
+    /// The node's lease held when the request came in: what it answers may leave while it does.
+    pub has_lease: bool,
     pub access: Access,
     pub transaction: Transaction,
 }
@@ -70,6 +74,7 @@ impl Session {
             keyspace: KeyspaceId(0),
             protocol: Protocol::Resp2,
             authenticated: false,
+            has_lease: false,
             access: Access::none(),
             transaction: Transaction::default(),
         };
@@ -159,6 +164,11 @@ fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
+/// Whether the answer could be older than what another owner has acknowledged.
+fn reads_data(command: &Command) -> bool {
+    !matches!(command.run, Run::Session(_)) || matches!(command.name, "exec" | "dbsize")
+}
+
 /// Finds the command and checks what does not depend on keys.
 fn admit(
     node: &Node,
@@ -174,6 +184,9 @@ fn admit(
     }
     session.refresh(node);
     session.check(command, args)?;
+    if !session.has_lease && reads_data(command) {
+        return Err(CommandError::text(ownership::LAPSED_TEXT));
+    }
     if session.transaction.is_open() && command.flags.contains(&"no_multi") {
         return Err(CommandError::text("ERR Command not allowed inside a transaction"));
     }

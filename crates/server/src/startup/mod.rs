@@ -111,9 +111,15 @@ impl Startup {
 
     /// Takes in how far the start is.
     pub(crate) fn note(&self, progress: OpenProgress) {
-        let OpenProgress::Replaying { done, total } = progress;
-        self.replayed.store(done, Ordering::Relaxed);
-        self.to_replay.store(total, Ordering::Relaxed);
+        match progress {
+            OpenProgress::Replaying { done, total } => {
+                self.replayed.store(done, Ordering::Relaxed);
+                self.to_replay.store(total, Ordering::Relaxed);
+            }
+            OpenProgress::StandingBy { epoch } => {
+                self.metrics.stands_by.store(epoch, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Records applied again, and records to apply.
@@ -123,6 +129,12 @@ impl Startup {
 
     /// How far the start is, in words.
     pub(crate) fn tell(&self) -> String {
+        let epoch = self.metrics.stands_by.load(Ordering::Relaxed);
+        if epoch > 0 {
+            return format!(
+                "Holdfast stands by: another node serves this data, since epoch {epoch}"
+            );
+        }
         let (done, total) = self.progress();
         let percent = (done * 100).checked_div(total).unwrap_or(0);
         format!("Holdfast is replaying its log: {percent} %")
@@ -157,6 +169,7 @@ impl Startup {
 impl Starting {
     /// The node is ready: HTTP speaks for it, and ends with it.
     pub(crate) fn end(&self, node: &Arc<Node>) -> Option<JoinHandle<()>> {
+        self.metrics.stands_by.store(0, Ordering::Relaxed);
         let _ = self.node.set(node.clone());
         self.http.lock().take()
     }
