@@ -106,6 +106,9 @@ pub struct BenchArgs {
     /// Keys in an `mget`
     #[arg(long, default_value_t = 10, value_parser = at_least_one())]
     pub mget_keys: u64,
+    /// Redis with replicas: each `set` is followed by a WAIT for so many of them, and done with its answer
+    #[arg(long, value_name = "REPLICAS", value_parser = at_least_one())]
+    pub wait: Option<u64>,
     /// First write every key once, for each kind of value in the mix
     #[arg(long)]
     pub preload: bool,

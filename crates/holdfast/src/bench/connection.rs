@@ -28,6 +28,8 @@ pub struct Inflight {
     pub bytes: u32,
     /// What it asks.
     pub request: Request,
+    /// Replies that are still due; the last one is the answer.
+    replies: u8,
 }
 
 /// A complete reply with the request it answers.
@@ -105,7 +107,8 @@ impl Connection {
         let before = self.output.len();
         encoder.encode(&request, &mut self.output);
         let bytes = u32::try_from(self.output.len() - before).unwrap_or(u32::MAX);
-        self.inflight.push_back(Inflight { start_ns, bytes, request });
+        let replies = encoder.replies(&request);
+        self.inflight.push_back(Inflight { start_ns, bytes, request, replies });
     }
 
     /// One write of what is to be sent; true when nothing is left.
@@ -151,7 +154,18 @@ impl Connection {
 
     /// The next complete reply among what was read.
     pub fn next_answer(&mut self) -> Result<Option<Answer<'_>>, String> {
-        let Some((kind, start, end)) = self.next_reply()? else { return Ok(None) };
+        let (kind, start, end) = loop {
+            let Some(found) = self.next_reply()? else { return Ok(None) };
+            match self.inflight.front_mut() {
+                Some(asked) if asked.replies > 1 => asked.replies -= 1,
+                _ => break found,
+            }
+            let (kind, start, end) = found;
+            if kind == Kind::Error {
+                let reply = self.input.get(start..end).unwrap_or_default();
+                return Err(format!("a write that is waited for: {}", first_line(reply)));
+            }
+        };
         let reply = self.input.get(start..end).unwrap_or_default();
         match self.inflight.pop_front() {
             Some(asked) => Ok(Some(Answer { asked, kind, reply })),

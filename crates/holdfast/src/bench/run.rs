@@ -246,6 +246,7 @@ fn shape(args: &BenchArgs, keys: Keys) -> Shape {
         range_count: args.range_count,
         mget_keys: args.mget_keys,
         expire_seconds: args.expire_seconds,
+        wait: args.wait,
     }
 }
 

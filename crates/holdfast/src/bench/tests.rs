@@ -286,3 +286,20 @@ fn the_report_holds_settings_rows_and_processes_but_no_password() {
     assert!(table.contains("p99.9 ms") && table.contains("me: "), "{table}");
     assert!(!table.contains("hushhush") && !json.to_string().contains("hushhush"));
 }
+
+#[test]
+fn a_write_is_done_when_enough_replicas_have_it() {
+    let replicas = |has: &'static str| {
+        let answer = move |words: &[&[u8]]| match words {
+            [b"WAIT", b"2", _] => Some(has.as_bytes().to_vec()),
+            [b"WAIT", ..] => None,
+            words => ok(words),
+        };
+        let address = server::start(answer);
+        bench(&address, "--mix set --wait 2 --connections 3 --pipeline 4 --requests 300")
+    };
+    let report = replicas(":2\r\n").expect("it runs");
+    assert_eq!((report.total.requests, report.total.errors), (300, 0));
+    let report = replicas(":1\r\n").expect("it runs");
+    assert_eq!(report.total.errors, 300, "one replica is not two");
+}

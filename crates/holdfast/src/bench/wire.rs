@@ -55,6 +55,8 @@ pub struct Shape {
     pub mget_keys: u64,
     /// Expiry of what `set` writes.
     pub expire_seconds: Option<u64>,
+    /// Replicas that a WAIT behind each `set` waits for.
+    pub wait: Option<u64>,
 }
 
 /// Who to log in as; `None` user means the default one.
@@ -97,7 +99,12 @@ pub struct Encoder {
     heads: Vec<Vec<u8>>,
     mget_key_head: Vec<u8>,
     range_tail: Vec<u8>,
+    /// The WAIT behind a `set`, if there is one.
+    wait: Vec<u8>,
 }
+
+/// How long a WAIT may take, in ms.
+const WAIT_MS: &str = "10000";
 
 /// Digits of a key number in a key.
 const KEY_DIGITS: usize = 12;
@@ -122,7 +129,27 @@ impl Encoder {
         put_bulk(b"0", &mut range_tail);
         put_bulk((shape.range_count - 1).to_string().as_bytes(), &mut range_tail);
         let mget_key_head = key_head(Family::Text, &shape.key_prefix);
-        Encoder { shape, values, value_head, expiry_tail, heads, mget_key_head, range_tail }
+        let mut wait = Vec::new();
+        if let Some(replicas) = shape.wait {
+            put_command(&["WAIT", &replicas.to_string(), WAIT_MS], &mut wait);
+        }
+        Encoder { shape, values, value_head, expiry_tail, heads, mget_key_head, range_tail, wait }
+    }
+
+    /// Replies that a request has; the last one is its answer.
+    pub fn replies(&self, request: &Request) -> u8 {
+        1 + u8::from(request.command == Command::Set && self.shape.wait.is_some())
+    }
+
+    /// Whether the answer says what was waited for: of a WAIT, that enough replicas have it.
+    pub fn is_confirmed(&self, request: &Request, answer: &[u8]) -> bool {
+        let Some(replicas) = self.shape.wait.filter(|_| request.command == Command::Set) else {
+            return true;
+        };
+        let number = answer.strip_prefix(b":").and_then(|rest| rest.strip_suffix(b"\r\n"));
+        let number =
+            number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
+        number.is_some_and(|number| number >= replicas)
     }
 
     /// Appends `request`.
@@ -155,6 +182,7 @@ impl Encoder {
             Command::Set => {
                 self.put_value(key, 0, sequence, out);
                 out.extend_from_slice(&self.expiry_tail);
+                out.extend_from_slice(&self.wait);
             }
             Command::Lpush => self.put_value(key, 0, sequence, out),
             Command::Hset => self.put_field(key, member, sequence, out),

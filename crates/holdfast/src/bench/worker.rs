@@ -280,6 +280,10 @@ impl<'a> Worker<'a> {
                     stats.errors += 1;
                     self.stats.first_error.get_or_insert_with(|| first_line(reply));
                 }
+                _ if !self.encoder.is_confirmed(&asked.request, reply) => {
+                    stats.errors += 1;
+                    self.stats.first_error.get_or_insert_with(|| first_line(reply));
+                }
                 _ if self.task.verify => match self.encoder.verify(&asked.request, reply) {
                     Ok(values) => self.stats.verified += values,
                     Err(why) => {

@@ -181,6 +181,7 @@ fn encoder(value_bytes: usize, stamped: bool, expire_seconds: Option<u64>) -> En
         range_count: 10,
         mget_keys: 2,
         expire_seconds,
+        wait: None,
     };
     Encoder::new(shape, Values::new(value_bytes, stamped))
 }
