@@ -25,6 +25,9 @@ use crate::{
     tail::{Damage, Entry, Tail},
 };
 
+/// Bytes of the last calls that are kept for a follower, of each shard.
+const RECENT_BYTES: usize = 8 << 20;
+
 /// Calls of one session in flight.
 pub(crate) const IN_FLIGHT_MAX: usize = 16;
 
@@ -198,6 +201,7 @@ impl Shared {
                     let mut tail = shard.tail.lock();
                     tail.take(last + 1, &bytes).map_err(|damage| shard.corrupt(damage))?;
                     *shard.opened_here.lock() = epoch;
+                    tail.keep_recent(0);
                     return Ok((epoch, point, last + 1));
                 }
                 Err(why) => why,
@@ -323,7 +327,11 @@ impl Log for JetStreamLog {
             tail.entries_from(from).take_while(enough).copied().collect::<Vec<_>>()
         };
         let next = entries.last().map_or(from, |entry| entry.next_lsn);
-        let bytes = self.shared.fetch_calls(shard, &entries)?;
+        let recent = shard.tail.lock().recent(&entries);
+        let bytes = match recent {
+            Some(bytes) => bytes,
+            None => self.shared.fetch_calls(shard, &entries)?,
+        };
         Ok(ReadBatches::new(from, next, bytes))
     }
 
@@ -340,6 +348,8 @@ impl Log for JetStreamLog {
 
     fn look(&self, shard: ShardId) -> Result<Sign, LogError> {
         let shard = self.shard(shard)?;
+        // Who looks follows the log, and is about to read what comes in now.
+        shard.tail.lock().keep_recent(RECENT_BYTES);
         self.shared.catch_up(shard)?;
         Ok(shard.tail.lock().sign())
     }

@@ -320,3 +320,31 @@ fn a_sign_counts_only_in_the_epoch_that_is_open() -> Result<(), String> {
     assert_eq!(server.read(usize::MAX)?.sign().owner, Owned::Nobody);
     Ok(())
 }
+
+#[test]
+fn a_follower_has_the_bytes_of_the_last_calls_within_its_bound() -> Result<(), String> {
+    let mut server = Server::default();
+    let mut owner = begin_at_last(&mut server)?;
+    let (mut tail, mut calls) = (Tail::new(LOG, SHARD, 1), Vec::new());
+    tail.keep_recent(1 << 20);
+    for parts in [1, 3, 2] {
+        let mut bytes = Vec::new();
+        for sent in call(&mut owner, 2, parts) {
+            if let Ok(Message { content: Content::Part(part), .. }) = Message::decode(&sent.bytes) {
+                bytes.extend_from_slice(part.bytes);
+            }
+            assert!(server.offer(sent.expected, sent.bytes));
+        }
+        calls.push(bytes);
+    }
+    for (bytes, sequence) in server.messages.iter().zip(1..) {
+        tail.take(sequence, bytes).map_err(|damage| damage.what)?;
+    }
+    let entries: Vec<_> = tail.entries_from(Lsn(1)).copied().collect();
+    assert_eq!(tail.recent(&entries), Some(calls.concat()));
+    assert_eq!(tail.recent(&entries[1..2]), Some(calls[1].clone()));
+    tail.keep_recent(calls[2].len());
+    assert_eq!(tail.recent(&entries[1..]), None, "the second is not kept any more");
+    assert_eq!(tail.recent(&entries[2..]), Some(calls[2].clone()));
+    Ok(())
+}

@@ -86,6 +86,10 @@ pub(crate) struct Tail {
     given_up: bool,
     partial: Option<Partial>,
     entries: VecDeque<Entry>,
+    /// The last calls with their bytes, for a follower that reads behind the end.
+    recent: VecDeque<(Entry, Vec<u8>)>,
+    recent_bytes: usize,
+    recent_bytes_max: usize,
 }
 
 impl Tail {
@@ -103,12 +107,16 @@ impl Tail {
             given_up: false,
             partial: None,
             entries: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            recent_bytes_max: 0,
         }
     }
 
     /// Goes on at the first message of a stream that was trimmed further than this had read.
     pub fn begin_anew(&mut self, first_sequence: u64) {
-        *self = Tail::new(self.log, self.shard, first_sequence);
+        let recent_bytes_max = self.recent_bytes_max;
+        *self = Tail { recent_bytes_max, ..Tail::new(self.log, self.shard, first_sequence) };
     }
 
     /// Behind the last call in the log.
@@ -142,6 +150,36 @@ impl Tail {
     pub fn entries_from(&self, from: Lsn) -> impl Iterator<Item = &Entry> {
         let at = self.entries.partition_point(|entry| entry.next_lsn <= from);
         self.entries.range(at..).filter(|entry| entry.next_lsn > entry.first_lsn)
+    }
+
+    /// Keeps so many bytes of the last calls that are taken.
+    pub fn keep_recent(&mut self, bytes_max: usize) {
+        self.recent_bytes_max = bytes_max;
+        self.bound_recent();
+    }
+
+    /// The bytes of these entries, which follow each other, if all of them are kept.
+    pub fn recent(&self, entries: &[Entry]) -> Option<Vec<u8>> {
+        let first = entries.first()?;
+        let at = self.recent.partition_point(|(entry, _)| entry.next_lsn <= first.first_lsn);
+        let kept = self.recent.range(at..).take(entries.len());
+        let mut bytes = Vec::with_capacity(entries.iter().map(|entry| entry.bytes).sum());
+        let mut wanted = entries.iter();
+        for (entry, call) in kept {
+            if wanted.next() != Some(entry) {
+                return None;
+            }
+            bytes.extend_from_slice(call);
+        }
+        wanted.next().is_none().then_some(bytes)
+    }
+
+    fn bound_recent(&mut self) {
+        while self.recent_bytes > self.recent_bytes_max
+            && let Some((_, bytes)) = self.recent.pop_front()
+        {
+            self.recent_bytes -= bytes.len();
+        }
     }
 
     /// Forgets what ends at or below `below`, and gives the sequence of the first message left. Never
@@ -253,10 +291,10 @@ impl Tail {
             return Ok(Taken::Part);
         }
         let Some(call) = self.partial.take() else { return Ok(Taken::Dead) };
-        self.take_call(sequence, epoch, &call)
+        self.take_call(sequence, epoch, call)
     }
 
-    fn take_call(&mut self, sequence: u64, epoch: Epoch, call: &Partial) -> Result<Taken, String> {
+    fn take_call(&mut self, sequence: u64, epoch: Epoch, call: Partial) -> Result<Taken, String> {
         let before = self.point();
         let mut point = before;
         let mut rest = call.bytes.as_slice();
@@ -286,7 +324,7 @@ impl Tail {
             ));
         }
         self.point = Some(point);
-        self.entries.push_back(Entry {
+        let entry = Entry {
             first_sequence: call.first_sequence,
             last_sequence: sequence,
             first_lsn: before.next_lsn,
@@ -294,7 +332,13 @@ impl Tail {
             epoch,
             first_n: call.first_n,
             bytes: call.bytes.len(),
-        });
+        };
+        self.entries.push_back(entry);
+        if self.recent_bytes_max > 0 {
+            self.recent_bytes += call.bytes.len();
+            self.recent.push_back((entry, call.bytes));
+            self.bound_recent();
+        }
         Ok(Taken::Whole)
     }
 

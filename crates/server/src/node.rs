@@ -190,6 +190,11 @@ pub(crate) fn open_data(
 }
 
 impl Opened {
+    /// Bytes of the log that are known and not applied.
+    pub(crate) fn behind_bytes(&self) -> u64 {
+        self.log.bytes_from(SHARD, self.applied.lsn.next())
+    }
+
     /// Replays what has come into the log since it was opened.
     pub(crate) fn replay_rest(&mut self) -> Result<(), Error> {
         if let Some(applied) = replay(SHARD, &*self.log, &self.engine, |_| {})? {

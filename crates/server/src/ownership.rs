@@ -32,6 +32,10 @@ const SILENCE: Duration = Duration::from_millis(2_100);
 pub(crate) const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// Between two looks of a node that stands by.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Records that a node that stands by lets gather for its engine: rows in order cost half.
+const GATHER_BYTES: u64 = 1 << 20;
+const GATHER_FOR: Duration = Duration::from_millis(500);
+
 /// Between two lines about log servers that do not answer.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -85,6 +89,7 @@ pub(crate) fn take(
     let log = opened.log.clone();
     let mut sign = log.look(SHARD).map_err(log_error)?;
     let mut seen = Instant::now();
+    let mut applied = Instant::now();
     let mut complained: Option<Instant> = None;
     let mut complain = |error: &LogError| {
         if complained.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
@@ -116,9 +121,12 @@ pub(crate) fn take(
                 if newer != sign {
                     (sign, seen) = (newer, Instant::now());
                 }
-                match opened.replay_rest() {
-                    Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
-                    _ => {}
+                if opened.behind_bytes() >= GATHER_BYTES || applied.elapsed() >= GATHER_FOR {
+                    applied = Instant::now();
+                    match opened.replay_rest() {
+                        Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
+                        _ => {}
+                    }
                 }
             }
             Err(error) if is_passing(&error) => complain(&error),

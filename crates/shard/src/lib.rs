@@ -8,6 +8,7 @@
 mod bucket;
 mod core;
 mod expire;
+mod key_order;
 mod op_error;
 pub mod ops;
 mod overlay;

@@ -11,6 +11,8 @@ use holdfast_base::{
 use holdfast_engine::{Batch, Engine, Lookup, Tier};
 use holdfast_log::{Log, ReadError};
 
+use crate::key_order::newest_in_key_order;
+
 /// Bytes of records read from the log, and written to the engine, at once.
 const STEP_BYTES: usize = 4 << 20;
 
@@ -97,18 +99,25 @@ pub fn apply_batches<'b>(
     mut wanted: impl FnMut(&Record<'_>) -> bool,
 ) -> Result<(), Error> {
     let before = state.lsn;
-    let mut batch = Batch::new();
+    let mut rows = Vec::new();
     'batches: for view in batches {
         for record in view.records().filter(|record| record.lsn > before) {
             if !wanted(&record) {
                 break 'batches;
             }
-            apply(shard, &record, state, &mut batch)?;
+            apply(shard, &record, state, &mut rows)?;
             state.incarnation = view.header.incarnation;
         }
     }
     if state.lsn == before {
         return Ok(());
+    }
+    let mut batch = Batch::new();
+    for row in newest_in_key_order(rows.iter(), |row| &row.key) {
+        match &row.value {
+            Some(value) => batch.put(&row.key, value),
+            None => batch.delete(&row.key),
+        }
     }
     put_state(&mut batch, shard, state);
     engine.write(&batch)?;
@@ -133,7 +142,7 @@ fn apply(
     shard: ShardId,
     record: &Record<'_>,
     state: &mut AppliedState,
-    batch: &mut Batch,
+    rows: &mut Vec<RowChange>,
 ) -> Result<(), Error> {
     let corrupt = |what: &str| {
         Error::new(ErrorKind::Corrupt, format!("record {} of the log: {what}", record.lsn))
@@ -144,7 +153,6 @@ fn apply(
     if record.chain_before != state.chain {
         return Err(corrupt("its chained checksum does not continue the engine's"));
     }
-    let mut rows = Vec::new();
     let effects: Vec<_> = record
         .effects()
         .collect::<Result<_, _>>()
@@ -156,12 +164,6 @@ fn apply(
         expander
             .expand(effect, &mut |row| rows.push(row))
             .map_err(|_| corrupt("an effect names no key"))?;
-    }
-    for RowChange { key, value } in rows {
-        match value {
-            Some(value) => batch.put(&key, &value),
-            None => batch.delete(&key),
-        }
     }
     state.lsn = record.lsn;
     state.chain = record.chain;

@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     KeyRef, Limits, OpError, Txn,
     core::{Core, KeyspaceQuota, Quotas, is_head},
+    key_order::newest_in_key_order,
     overlay::{StagedRow, StagedRows},
     view::{Pin, Source, Staged, View, Witness},
     visible::Visible,
@@ -54,14 +55,6 @@ pub struct Gate {
     /// How often the log had failed before: after a failure the positions that were lost are given
     /// out again, to other records.
     term: u64,
-}
-
-/// The first 16 bytes of a row key, as they sort: they tell most rows apart without a look at the key itself.
-fn beginning(key: &[u8]) -> u128 {
-    let mut first = [0; 16];
-    let len = key.len().min(first.len());
-    first[..len].copy_from_slice(&key[..len]);
-    u128::from_be_bytes(first)
 }
 
 /// The last durable position and how often the log has failed: no gate changes while these do not.
@@ -600,17 +593,9 @@ impl Shard {
         let committed = self.core.lock().committed();
         let Some((groups, state)) = committed.first(bytes_max) else { return Ok(0) };
         let records = || groups.iter().flat_map(|group| group.iter());
-        // In key order, which the engine's memtable takes at half the cost, and each row once, as
-        // the last record left it: the sort is stable.
         let rows = records().flat_map(|record| &record.rows);
-        let mut rows: Vec<_> = rows.map(|row| (beginning(&row.key), row)).collect();
-        rows.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.key.cmp(&other.key)));
         let mut batch = Batch::new();
-        let mut rows = rows.into_iter().map(|(_, row)| row).peekable();
-        while let Some(row) = rows.next() {
-            if rows.peek().is_some_and(|next| next.key == row.key) {
-                continue;
-            }
+        for row in newest_in_key_order(rows, |row| &row.key) {
             match &row.value {
                 Some(value) => batch.put(&row.key, value),
                 None => batch.delete(&row.key),
