@@ -166,7 +166,7 @@ fn is_http(name: &[u8]) -> bool {
 
 /// Whether the answer could be older than what another owner has acknowledged.
 fn reads_data(command: &Command) -> bool {
-    !matches!(command.run, Run::Session(_)) || matches!(command.name, "exec" | "dbsize")
+    !matches!(command.run, Run::Session(_)) || matches!(command.name, "exec" | "keyspace")
 }
 
 /// Finds the command and checks what does not depend on keys.
