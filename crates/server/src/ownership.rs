@@ -184,3 +184,76 @@ pub(crate) fn step_down(node: &Node, error: &Error) -> ! {
     tracing::error!(%error, "this node no longer owns its data: it ends");
     ending::end(node)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_base::{Epoch, Hlc, Incarnation, Lsn, record::Batch};
+    use holdfast_log::{Completion, Refused};
+
+    /// Counts the signs that it is asked for; refuses them from the given one on.
+    struct Signs {
+        left: u32,
+    }
+
+    impl Session for Signs {
+        fn epoch(&self) -> Epoch {
+            Epoch(7)
+        }
+
+        fn submit(&mut self, _: Vec<Batch>) -> Result<(), Refused> {
+            Err(Refused::Busy)
+        }
+
+        fn complete(&mut self) -> Option<Completion> {
+            None
+        }
+
+        fn renew(&mut self, _: bool) -> Result<(), Refused> {
+            self.left = self.left.checked_sub(1).ok_or(Refused::Fenced(Epoch(8)))?;
+            Ok(())
+        }
+    }
+
+    fn taken(signs: u32, wait: Duration) -> Taken {
+        let position = Position {
+            next_lsn: Lsn(1),
+            next_n: 0,
+            chain: 0,
+            incarnation: Incarnation(1),
+            epoch: Epoch(7),
+            last_time: Hlc(0),
+        };
+        let now = Instant::now();
+        let session = Box::new(Signs { left: signs });
+        Taken { session, position, sent: now, others_until: now + wait }
+    }
+
+    #[test]
+    fn a_lease_holds_for_two_seconds_from_when_its_sign_was_sent() {
+        let lease = Lease::new(true);
+        assert!(!lease.holds(), "before the first sign");
+        lease.extend(Instant::now());
+        assert!(lease.holds());
+        let old =
+            Lease { origin: Instant::now().checked_sub(2 * LEASE), end_us: AtomicU64::new(0) };
+        let origin = old.origin.expect("the clock has run for longer");
+        old.extend(origin + LEASE / 2);
+        assert!(!old.holds(), "its end was half a lease ago");
+        old.extend(origin);
+        old.extend(origin + LEASE + LEASE / 2);
+        old.extend(origin);
+        assert!(old.holds(), "an older sign takes nothing away");
+        assert!(Lease::new(false).holds(), "nobody else can own an embedded log's data");
+    }
+
+    #[test]
+    fn whoever_takes_over_waits_for_the_lease_before_and_keeps_its_own() {
+        let (lease, wait) = (Lease::new(true), RENEW_EVERY + RENEW_EVERY / 2);
+        let began = Instant::now();
+        taken(10, wait).wait_for_others(&lease).map(drop).expect("the log takes the signs");
+        assert!(began.elapsed() >= wait && lease.holds());
+        let lost = taken(1, wait).wait_for_others(&Lease::new(true)).map(drop);
+        assert_eq!(lost.map_err(|error| error.kind()), Err(ErrorKind::NotOwner));
+    }
+}
