@@ -6,7 +6,9 @@
 mod backup;
 mod bench;
 mod check;
+mod client;
 mod config;
+mod ctl;
 mod restore;
 mod serve;
 mod transport;
@@ -55,6 +57,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Verify a stopped node's data: every checksum, and that log and engine agree.
     Check(check::CheckArgs),
+    /// Show the nodes of a cluster, or have its owner hand the data over.
+    Ctl(ctl::CtlArgs),
     /// Print the effective configuration, or the reference page.
     Config(config::ConfigArgs),
     /// Generate load against this server or a peer, and measure.
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bench(args) => bench::run(*args),
         Command::Commands => {

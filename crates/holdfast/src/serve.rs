@@ -4,6 +4,8 @@
 use std::{
     io::Write as _,
     ops::ControlFlow,
+    os::unix::process::CommandExt as _,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -60,6 +62,8 @@ fn start_logging(format: LogFormat) {
     }
 }
 
+/// Between two looks whether the data is to be handed over.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -86,7 +90,7 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
                     tracing::info!(done, total, "replaying the log");
                 }
             }
-            OpenProgress::StandingBy { epoch } => {
+            OpenProgress::StandingBy { epoch, .. } => {
                 if std::mem::replace(&mut stood_by, epoch) != epoch {
                     tracing::info!(epoch, "standing by: another node owns the data");
                 }
@@ -107,15 +111,23 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
         .map_err(|error| format!("standard output: {error}"))?;
     drop(out);
     let signal = loop {
-        match signals.next() {
+        match signals.next(LOOK_EVERY) {
             Signal::Stop(name) => break name,
             Signal::Reload => node.reload_certificates(),
+            Signal::None if node.is_asked_to_hand_over() => break "HANDOVER",
+            Signal::None => {}
         }
     };
     tracing::info!(signal, "stopping: draining and flushing");
     node.stop().map_err(|error| error.to_string())?;
     tracing::info!("stopped");
-    Ok(())
+    if node.is_asked_to_hand_over() { start_again() } else { Ok(()) }
+}
+
+/// The same program with the same arguments, in this process: it stands by then.
+fn start_again() -> Result<(), String> {
+    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    Err(format!("starting again after the data was handed over: {error}"))
 }
 
 /// A panic is a broken invariant: the process ends at once, and the next start replays what is durable.
@@ -143,6 +155,8 @@ enum Signal {
     /// By the signal's name.
     Stop(&'static str),
     Reload,
+    /// None has come in time.
+    None,
 }
 
 /// SIGTERM, SIGINT and SIGHUP, caught from the moment on that this is made.
@@ -178,13 +192,14 @@ impl Signals {
         })
     }
 
-    /// Waits for the next.
-    fn next(&mut self) -> Signal {
+    /// Waits for the next, for so long.
+    fn next(&mut self, patience: Duration) -> Signal {
         self.runtime.block_on(async {
             tokio::select! {
                 _ = self.term.recv() => Signal::Stop("SIGTERM"),
                 _ = self.int.recv() => Signal::Stop("SIGINT"),
                 _ = self.hup.recv() => Signal::Reload,
+                () = tokio::time::sleep(patience) => Signal::None,
             }
         })
     }

@@ -25,7 +25,7 @@ use crate::JetStreamOptions;
 const VERSION_MIN: (u64, u64) = (2, 15);
 /// How long one request waits for its answer. While a leader is elected there is none, and a request that was
 /// sent before is not answered later either: it is sent again.
-const TRY_FOR: Duration = Duration::from_secs(2);
+pub(crate) const TRY_FOR: Duration = Duration::from_secs(2);
 /// Between two tries of what was refused at once.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Appends in flight over all sessions.
@@ -135,26 +135,46 @@ impl Connection {
     /// Messages of a stream from this sequence on: some, or none if there are none yet. Any copy may
     /// answer, so the last ones may be missing; what is there is durable.
     pub fn fetch(&self, stream: &str, from: u64) -> Result<Vec<Stored>, LogError> {
-        let fetch = || async {
-            let fetched = tokio::time::timeout(TRY_FOR, self.fetch_batch(stream, from)).await;
-            fetched.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        };
-        self.ask(fetch, |_| false).map_err(|error| failed("reading the log", error))
-    }
-
-    async fn fetch_batch(&self, stream: &str, from: u64) -> io::Result<Vec<Stored>> {
-        let inbox = self.client.new_inbox();
-        let mut replies = self.client.subscribe(inbox.clone()).await.map_err(other)?;
         let wish = serde_json::json!({
             "seq": from, "batch": FETCH_MESSAGES, "max_bytes": FETCH_BYTES,
         });
+        let fetched = self.ask(|| self.try_direct(stream, &wish), |_| false);
+        let stored = fetched.and_then(|messages| messages.into_iter().map(stored_in).collect());
+        stored.map_err(|error| failed("reading the log", error))
+    }
+
+    /// What a stream holds of a wish (NATS, ADR-31): asked for once.
+    pub fn get_direct(
+        &self,
+        stream: &str,
+        wish: &serde_json::Value,
+    ) -> io::Result<Vec<async_nats::Message>> {
+        self.wait(self.try_direct(stream, wish))
+    }
+
+    async fn try_direct(
+        &self,
+        stream: &str,
+        wish: &serde_json::Value,
+    ) -> io::Result<Vec<async_nats::Message>> {
+        let answered = tokio::time::timeout(TRY_FOR, self.direct(stream, wish)).await;
+        answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn direct(
+        &self,
+        stream: &str,
+        wish: &serde_json::Value,
+    ) -> io::Result<Vec<async_nats::Message>> {
+        let inbox = self.client.new_inbox();
+        let mut replies = self.client.subscribe(inbox.clone()).await.map_err(other)?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let wish = Bytes::from(wish.to_string());
         self.client.publish_with_reply(subject, inbox, wish).await.map_err(other)?;
         let mut stored = Vec::new();
         while let Some(reply) = replies.next().await {
             match reply.status.map(|status| status.as_u16()) {
-                None => stored.push(stored_in(reply)?),
+                None => stored.push(reply),
                 // The end of the batch, or nothing there.
                 Some(204 | 404) => break,
                 Some(status) => {

@@ -3,9 +3,11 @@
 //! Guarantees what the contract says, as far as the servers sync before they acknowledge
 //! (`sync_interval: always`) and only nodes may publish to the subjects. What a server accepts is not
 //! yet the log: a session that was replaced may still append behind its successor's barrier, and
-//! `tail`, which every reader goes through, drops that. Stored form: docs/formats.md, "Replicated log".
+//! `tail`, which every reader goes through, drops that. Beside the streams there are `entries`, which nodes
+//! tell each other of themselves with. Stored form: docs/formats.md, "Replicated log".
 
 mod connection;
+mod entries;
 #[cfg(test)]
 mod fuzz;
 mod log;
@@ -17,5 +19,6 @@ mod session;
 mod stream;
 mod tail;
 
+pub use entries::{ENTRY_BYTES_MAX, Entries, Entry};
 pub use log::JetStreamLog;
 pub use options::{JetStreamOptions, TlsFiles};

@@ -82,6 +82,10 @@ impl JetStreamLog {
         Ok(JetStreamLog { shared: Arc::new(shared), shards })
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn shard(&self, id: ShardId) -> Result<&Arc<Shard>, LogError> {
         let unknown = || LogError::Invalid(format!("shard {id} is not one of those opened here"));
         self.shards.get(&id).ok_or_else(unknown)

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 pub(crate) struct ClientInfo {
     pub id: u64,
     pub addr: SocketAddr,
+    pub over_tls: bool,
     connected_at_seconds: u64,
     /// Guards the texts below; a leaf in the lock order.
     texts: Mutex<Texts>,
@@ -81,10 +82,16 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn connect(&self, addr: SocketAddr, uptime_seconds: u64) -> Arc<ClientInfo> {
+    pub(crate) fn connect(
+        &self,
+        addr: SocketAddr,
+        uptime_seconds: u64,
+        over_tls: bool,
+    ) -> Arc<ClientInfo> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let texts = Mutex::new(Texts::default());
-        let client = Arc::new(ClientInfo { id, addr, connected_at_seconds: uptime_seconds, texts });
+        let connected_at_seconds = uptime_seconds;
+        let client = Arc::new(ClientInfo { id, addr, over_tls, connected_at_seconds, texts });
         self.connected.lock().insert(id, client.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         client

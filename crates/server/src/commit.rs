@@ -145,7 +145,9 @@ pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
         tracing::error!(%applied, %next, "the log holds what had no answer here: this node ends, to replay it");
         ending::end(node);
     }
-    begin_session(node, session, &position)
+    let session = begin_session(node, session, &position)?;
+    node.members.iter().for_each(|members| members.note_owner(position.epoch.0));
+    Ok(session)
 }
 
 /// Takes the shard over in a session that was opened.

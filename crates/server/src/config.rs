@@ -8,6 +8,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use holdfast_base::ByteSize;
 
+use crate::{Addresses, members::split};
+
 mod table;
 
 pub use table::SETTINGS;
@@ -46,7 +48,7 @@ pub enum ClientCertificates {
 pub struct Config {
     /// Folder of log and engine.
     pub data: PathBuf,
-    /// Name of this node in its log's take-over records.
+    /// Name of this node, in take-over records and for the other nodes; empty: its host's name and port.
     pub node_name: String,
     /// Memory of the process, as a whole.
     pub memory: ByteSize,
@@ -54,6 +56,10 @@ pub struct Config {
     pub redis_addr: Option<SocketAddr>,
     /// Address of the Redis protocol over TLS.
     pub redis_tls_addr: Option<SocketAddr>,
+    /// `HOST:PORT` at which clients of a cluster reach this node without TLS; empty: where it listens.
+    pub redis_announce: String,
+    /// The same over TLS.
+    pub redis_tls_announce: String,
     /// Most client connections.
     pub redis_clients_max: usize,
     /// Password of the user `default`; empty: none is asked for.
@@ -121,10 +127,12 @@ impl Default for Config {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Config {
             data: PathBuf::from("data"),
-            node_name: "node".into(),
+            node_name: String::new(),
             memory: ByteSize::mib(1024),
             redis_addr: Some(loopback(6379)),
             redis_tls_addr: None,
+            redis_announce: String::new(),
+            redis_tls_announce: String::new(),
             redis_clients_max: 20_000,
             redis_password: String::new(),
             redis_output_bytes_max: ByteSize::mib(256),
@@ -208,6 +216,15 @@ fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is not {what}"))
 }
 
+/// `HOST:PORT`, or nothing. Lines and spaces would end up in the protocol.
+fn parse_announced(value: &str) -> Result<String, String> {
+    let fits = value.len() <= 256 && value.chars().all(|c| c.is_ascii_graphic());
+    if value.is_empty() || (fits && split(value).is_some()) {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is not HOST:PORT, as in \"db1.example.com:6379\""))
+}
+
 /// An address, or `off`.
 fn parse_addr(text: &str, example: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
@@ -266,6 +283,19 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// Gives a node without a name that of its host and port.
+    pub(crate) fn name_node(&mut self, addresses: &Addresses) {
+        if !self.node_name.is_empty() {
+            return;
+        }
+        let system = rustix::system::uname();
+        let host = system.nodename().to_string_lossy();
+        let port = addresses.redis.or(addresses.redis_tls).map_or(0, |addr| addr.port());
+        let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let host: String = host.chars().take(48).map(fits).collect();
+        self.node_name = format!("{host}-{port}");
     }
 
     /// Whether anything is spoken over TLS.

@@ -1,4 +1,4 @@
-//! HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for orchestration.
+//! HTTP: `/metrics` for Prometheus, `/livez` and `/readyz` for orchestration, `/cluster` for who asks.
 //!
 //! Liveness says that the process answers; readiness that reads and writes are served. Neither asks
 //! anything outside of the process. Answers from before the replay on; runs on a thread and runtime
@@ -34,6 +34,7 @@ pub(crate) fn run(startup: &Arc<Startup>, doors: Vec<Door>) {
     runtime.block_on(async move {
         let app = Router::new()
             .route("/metrics", get(metrics))
+            .route("/cluster", get(cluster))
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .with_state(startup.clone());
@@ -76,6 +77,19 @@ async fn metrics(State(startup): State<Arc<Startup>>, headers: HeaderMap) -> Res
         return (StatusCode::UNAUTHORIZED, asks, "a token is asked for\n").into_response();
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render(&startup)).into_response()
+}
+
+/// The nodes of the cluster and who owns what, as JSON.
+async fn cluster(State(startup): State<Arc<Startup>>, headers: HeaderMap) -> Response {
+    if !may_read_metrics(&startup.config.http_token, &headers) {
+        let asks = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, asks, "a token is asked for\n").into_response();
+    }
+    let Some(members) = startup.members.get() else {
+        return (StatusCode::NOT_FOUND, "this node is not part of a cluster\n").into_response();
+    };
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, format!("{:#}\n", members.status())).into_response()
 }
 
 /// Whether the request brings the token, if there is one. Digests are compared, so that the time tells

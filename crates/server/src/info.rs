@@ -43,7 +43,7 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
 fn server(node: &Node, out: &mut String) {
     line(out, "redis_version", REDIS_VERSION);
     line(out, "holdfast_version", env!("CARGO_PKG_VERSION"));
-    line(out, "redis_mode", "standalone");
+    line(out, "redis_mode", if node.members.is_some() { "cluster" } else { "standalone" });
     line(out, "os", std::env::consts::OS);
     line(out, "arch_bits", usize::BITS);
     line(out, "process_id", std::process::id());
@@ -90,13 +90,14 @@ fn stats(node: &Node, out: &mut String) {
     line(out, "total_error_replies", sum(|w| w.errors.load(Ordering::Relaxed)));
 }
 
-fn replication(_: &Node, out: &mut String) {
+fn replication(node: &Node, out: &mut String) {
     line(out, "role", "master");
-    line(out, "connected_slaves", 0);
+    let others = node.members.as_ref().map_or(0, |members| members.view().serving().len());
+    line(out, "connected_slaves", others.saturating_sub(1));
 }
 
-fn cluster(_: &Node, out: &mut String) {
-    line(out, "cluster_enabled", 0);
+fn cluster(node: &Node, out: &mut String) {
+    line(out, "cluster_enabled", u8::from(node.members.is_some()));
 }
 
 fn keyspace(node: &Node, out: &mut String) {

@@ -22,6 +22,7 @@ mod http;
 mod inbox;
 mod info;
 mod listeners;
+mod members;
 mod metrics;
 mod node;
 mod ownership;

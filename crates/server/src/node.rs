@@ -19,7 +19,7 @@ use holdfast_backup::{RESTORING_FILE, remove_checkpoint};
 use holdfast_base::{Error, ErrorKind, Lsn, ShardId, row::AppliedState};
 use holdfast_engine::{Engine, EngineError, EngineErrorKind, EngineOptions, RocksEngine};
 use holdfast_io::{Clock, Disk, DiskLock, OsRandom, Random, RealDisk, SeededRandom, SystemClock};
-use holdfast_jetstream::{JetStreamLog, JetStreamOptions, TlsFiles};
+use holdfast_jetstream::{Entries, JetStreamLog, JetStreamOptions, TlsFiles};
 use holdfast_log::{EmbeddedLog, EmbeddedOptions, Log, Session, SyncPolicy};
 use holdfast_shard::{Limits, Shard, ShardParts, replay};
 use parking_lot::{Condvar, Mutex};
@@ -36,12 +36,13 @@ use crate::{
     freed::Freed,
     inbox::Inbox,
     listeners::{Addresses, Listeners},
+    members::Members,
     metrics::{Lag, LogMetrics, MeasuredDisk, NodeMetrics, WorkerMetrics},
     ownership::{self, Lease},
     scheduling,
     startup::Startup,
     tls::{self, Certificates, Failure},
-    worker::Worker,
+    worker::{Door, Worker},
 };
 
 /// Folder of the log below the data folder.
@@ -74,6 +75,8 @@ pub enum OpenProgress {
     StandingBy {
         /// Epoch of the other one's session.
         epoch: u64,
+        /// The last position that the engine here has.
+        applied: Lsn,
     },
 }
 
@@ -97,6 +100,8 @@ pub struct Node {
     /// When positions became durable.
     pub(crate) lag: Lag,
     pub(crate) lease: Lease,
+    /// The cluster's nodes, with a replicated log.
+    pub(crate) members: Option<Arc<Members>>,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
     pub(crate) random: Mutex<SeededRandom>,
     /// Bytes in the buffers of all connections.
@@ -108,6 +113,8 @@ pub struct Node {
     addresses: Addresses,
     ready: AtomicBool,
     stopping: AtomicBool,
+    /// Somebody asked for it: see [`Node::is_asked_to_hand_over`].
+    pub(crate) hand_over: AtomicBool,
     /// The engine has failed for good: the process is about to end.
     ending: AtomicBool,
     /// The committer has ended: nothing more becomes durable.
@@ -115,6 +122,8 @@ pub struct Node {
     apply_fails: AtomicBool,
     stop_deadline: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where clients connect; open as long as the process runs.
+    doors: Mutex<Vec<Door>>,
     /// Wakes the background thread at a stop.
     nap: (Mutex<()>, Condvar),
     /// Position at the start; what was replayed up to it is flushed first thing.
@@ -136,9 +145,11 @@ pub(crate) fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
 pub(crate) struct Opened {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: Arc<dyn Log>,
+    /// Beside a replicated log: what its nodes tell each other.
+    pub(crate) entries: Option<Entries>,
     pub(crate) engine: RocksEngine,
     applied: AppliedState,
-    seed: u64,
+    pub(crate) seed: u64,
     lock: DiskLock,
 }
 
@@ -169,10 +180,12 @@ pub(crate) fn open_data(
     let stored = holdfast_shard::stored_state(&engine, SHARD)?;
     let mut random = OsRandom::new().map_err(io_error(Path::new("/dev/urandom")))?;
     let claims = stored.iter().map(|state| (SHARD, state.lsn)).collect();
-    let log: Arc<dyn Log> = if config.log_servers.is_empty() {
-        embedded_log(config, disk.clone(), log_metrics, fresh, claims, &mut random)?
+    let (log, entries): (Arc<dyn Log>, _) = if config.log_servers.is_empty() {
+        (embedded_log(config, disk.clone(), log_metrics, fresh, claims, &mut random)?, None)
     } else {
-        replicated_log(config, claims, &mut random)?
+        let log = replicated_log(config, claims, &mut random)?;
+        let entries = log.entries();
+        (Arc::new(log), Some(entries))
     };
     let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
     let replayed = replay(SHARD, &*log, &engine, |at| {
@@ -186,10 +199,15 @@ pub(crate) fn open_data(
         random.fill(&mut hash_seed);
         AppliedState { hash_seed, ..AppliedState::default() }
     });
-    Ok(Opened { disk, log, engine, applied, seed: random.next_u64(), lock })
+    Ok(Opened { disk, log, entries, engine, applied, seed: random.next_u64(), lock })
 }
 
 impl Opened {
+    /// The last position that the engine has.
+    pub(crate) fn applied(&self) -> Lsn {
+        self.applied.lsn
+    }
+
     /// Bytes of the log that are known and not applied.
     pub(crate) fn behind_bytes(&self) -> u64 {
         self.log.bytes_from(SHARD, self.applied.lsn.next())
@@ -233,7 +251,7 @@ fn replicated_log(
     config: &Config,
     claims: BTreeMap<ShardId, Lsn>,
     random: &mut dyn Random,
-) -> Result<Arc<dyn Log>, Error> {
+) -> Result<JetStreamLog, Error> {
     let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     let options = JetStreamOptions {
         replicas: config.log_replicas,
@@ -242,7 +260,7 @@ fn replicated_log(
         tls: given(&config.log_ca_file).map(|ca| TlsFiles { ca, identity: None }),
         ..JetStreamOptions::new(config.log_servers.clone(), &config.log_name, vec![SHARD])
     };
-    Ok(Arc::new(JetStreamLog::open(options, random).map_err(log_error)?))
+    JetStreamLog::open(options, random).map_err(log_error)
 }
 
 /// A folder in which a restore was broken off looks like a node's and is none.
@@ -273,7 +291,7 @@ impl Node {
     /// it replays or stands by, it answers that it does (`startup`). `progress` may say that it is to
     /// stop: then it does so while it stands by, and there is no node.
     pub fn start(
-        config: Config,
+        mut config: Config,
         ports: PortPolicy,
         mut progress: impl FnMut(OpenProgress) -> ControlFlow<()>,
     ) -> Result<Option<Arc<Node>>, Error> {
@@ -284,6 +302,7 @@ impl Node {
         let certificates = certificates.transpose()?;
         let listeners = Listeners::open(&config, data_threads, ports)?;
         warn_of_open_http(&config, &listeners.addresses);
+        config.name_node(&listeners.addresses);
         let startup = Startup::begin(&config, certificates, &listeners)?;
         let mut tell = |at| {
             startup.note(at);
@@ -292,19 +311,23 @@ impl Node {
         let mut opened = open_data(&config, &startup.metrics.log, &mut |at| {
             let _ = tell(at);
         })?;
+        let members = startup.join_cluster(&mut opened)?;
         let Some(taken) = ownership::take(&mut opened, config.log_take_over, &mut tell)? else {
             return Ok(None);
         };
+        startup.note_taking_over(taken.epoch());
         // Nobody else appends any more: what an earlier owner had under way is in the log by now, or never.
         opened.replay_rest()?;
         let node = Node::assemble(config, opened, data_threads, &startup, listeners.addresses)?;
         let node = Arc::new(node);
+        let epoch = taken.epoch().0;
         let (session, position) = taken.wait_for_others(&node.lease)?;
         node.advance_time();
         let session = commit::begin_session(&node, session, &position)?;
         node.start_threads(session, listeners, &startup)?;
         node.ready.store(true, Ordering::Release);
-        node.threads.lock().extend(startup.end(&node));
+        node.threads.lock().extend(startup.end(&node).into_iter().chain(members));
+        node.members.iter().for_each(|members| members.note_owner(epoch));
         Ok(Some(node))
     }
 
@@ -334,6 +357,7 @@ impl Node {
             .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("eventfd: {errno}")))?;
         Ok(Node {
             lease: Lease::new(!config.log_servers.is_empty()),
+            members: startup.members.get().cloned(),
             catalog: Catalog::load(&opened.engine, &shard, &config.redis_password)?,
             config,
             shard,
@@ -357,11 +381,13 @@ impl Node {
             addresses,
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            hand_over: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             commits_ended: AtomicBool::new(false),
             apply_fails: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
             threads: Mutex::new(Vec::new()),
+            doors: Mutex::default(),
             nap: (Mutex::new(()), Condvar::new()),
             opened_at: applied_lsn,
             flushed: AtomicU64::new(0),
@@ -390,6 +416,10 @@ impl Node {
             self.spawn("tls", move |node| tls::run_watcher(node, &certificates))?;
         }
         let mut early = startup.take_connections();
+        // Who connects while this node hands its data over waits until it has, and is not refused.
+        let kept: std::io::Result<Vec<Door>> =
+            listeners.redis.iter().flatten().map(Door::try_clone).collect();
+        *self.doors.lock() = kept.map_err(io_error(Path::new("a listener")))?;
         for (at, doors) in listeners.redis.into_iter().enumerate() {
             let mut worker = Worker::new(self.clone(), at, doors)
                 .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("epoll: {errno}")))?;
@@ -430,6 +460,11 @@ impl Node {
         if let Some(certificates) = &self.certificates {
             tls::reload_and_tell(certificates);
         }
+    }
+
+    /// Whether this node is to stop so that another one takes its data over, and then to start again.
+    pub fn is_asked_to_hand_over(&self) -> bool {
+        self.hand_over.load(Ordering::Acquire)
     }
 
     /// Counts a TLS connection that did not come about.
@@ -550,6 +585,7 @@ impl Node {
         *self.stop_deadline.lock() = Some(deadline);
         self.ready.store(false, Ordering::Release);
         self.stopping.store(true, Ordering::Release);
+        self.members.iter().for_each(|members| members.note_stopping());
         // Data threads take no more requests and let the replies go that wait for durability.
         self.inboxes.iter().for_each(|inbox| inbox.ring());
         self.join("data");
@@ -557,11 +593,12 @@ impl Node {
         drop(self.nap.0.lock());
         self.nap.1.notify_all();
         self.backups.wake();
-        for thread in ["fetch", "background", "tls", "http"] {
+        for thread in ["fetch", "background", "tls", "http", "members"] {
             self.join(thread);
         }
         self.shard.stop();
         self.join("log");
+        ownership::wait_for_successor(self);
         self.commits_ended.store(true, Ordering::Release);
         self.join("apply");
         if !self.shard.is_drained() {

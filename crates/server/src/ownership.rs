@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_base::{Error, ErrorKind};
+use holdfast_base::{Epoch, Error, ErrorKind};
 use holdfast_log::{LogError, Owner, Position, Session, Sign};
 
 use crate::{
@@ -36,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const GATHER_BYTES: u64 = 1 << 20;
 const GATHER_FOR: Duration = Duration::from_millis(500);
 
+/// How long a stop waits for another node to take over.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two lines about log servers that do not answer.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -111,7 +113,8 @@ pub(crate) fn take(
             }
         }
         if let Owner::Session(epoch) = sign.owner
-            && tell(OpenProgress::StandingBy { epoch: epoch.0 }).is_break()
+            && tell(OpenProgress::StandingBy { epoch: epoch.0, applied: opened.applied() })
+                .is_break()
         {
             return Ok(None);
         }
@@ -160,6 +163,11 @@ fn try_to_take(
 }
 
 impl Taken {
+    /// Epoch of the session.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.session.epoch()
+    }
+
     /// Waits until nobody else answers any more; the lease of this node holds then.
     pub(crate) fn wait_for_others(
         mut self,
@@ -179,6 +187,25 @@ impl Taken {
     }
 }
 
+/// After the data was given up: waits until another node has taken it, if one stands by. Until then clients are
+/// held rather than refused.
+pub(crate) fn wait_for_successor(node: &Node) {
+    let Some(members) = node.members.as_ref().filter(|members| members.has_successor()) else {
+        return;
+    };
+    let began = Instant::now();
+    while began.elapsed() < SUCCESSOR_PATIENCE {
+        match node.log.look(SHARD) {
+            Ok(Sign { owner: Owner::Nobody, .. }) => std::thread::sleep(LOOK_EVERY / 5),
+            Ok(_) => return,
+            Err(error) => {
+                return tracing::warn!(%error, "whether another node took over is not known");
+            }
+        }
+    }
+    tracing::warn!(node = members.name, "no other node has taken the data over");
+}
+
 /// Another node has taken over: this one ends. What it acknowledged is in the log, and the other one has it.
 pub(crate) fn step_down(node: &Node, error: &Error) -> ! {
     tracing::error!(%error, "this node no longer owns its data: it ends");
@@ -188,7 +215,7 @@ pub(crate) fn step_down(node: &Node, error: &Error) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_base::{Epoch, Hlc, Incarnation, Lsn, record::Batch};
+    use holdfast_base::{Hlc, Incarnation, Lsn, record::Batch};
     use holdfast_log::{Completion, Refused};
 
     /// Counts the signs that it is asked for; refuses them from the given one on.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use holdfast_backup::Location;
 
 use super::{
-    ClientCertificates, MEMORY_MIN, Setting, Sync, TakeOver, parse, parse_addr, show_addr,
+    ClientCertificates, MEMORY_MIN, Setting, Sync, TakeOver, parse, parse_addr, parse_announced,
+    show_addr,
 };
 
 /// All settings, in the order of the reference page.
@@ -22,9 +23,14 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "node.name",
-        about: "Name of this node in its log's take-over records.",
+        about: "Name of this node in take-over records and for the other nodes of its cluster, each of which \
+                needs one of its own. Empty: the name of its host and its port.",
         secret: false,
         set: |c, v| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            if v.len() > 64 || !v.chars().all(fits) {
+                return Err(format!("{v:?} is not of up to 64 letters, digits, - and _"));
+            }
             c.node_name = v.into();
             Ok(())
         },
@@ -62,6 +68,26 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |c| show_addr(c.redis_tls_addr),
+    },
+    Setting {
+        key: "redis.announce",
+        about: "`HOST:PORT` that clients of a cluster are told to reach this node at. Empty: where it listens.",
+        secret: false,
+        set: |c, v| {
+            c.redis_announce = parse_announced(v)?;
+            Ok(())
+        },
+        get: |c| c.redis_announce.clone(),
+    },
+    Setting {
+        key: "redis.tls_announce",
+        about: "The same for clients that speak TLS.",
+        secret: false,
+        set: |c, v| {
+            c.redis_tls_announce = parse_announced(v)?;
+            Ok(())
+        },
+        get: |c| c.redis_tls_announce.clone(),
     },
     Setting {
         key: "redis.clients_max",

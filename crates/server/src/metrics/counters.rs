@@ -2,7 +2,7 @@
 //!
 //! Each counter has one writing thread or is touched a few times a second, so relaxed increments do.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::Histogram;
 use crate::tls::TlsMetrics;
@@ -93,6 +93,8 @@ pub struct NodeMetrics {
     pub lease_cut_off: AtomicU64,
     /// Epoch of the owner that this node stands by for; 0: none.
     pub stands_by: AtomicU64,
+    /// Whether the cluster's entries could not be read or written at the last try.
+    pub members_fail: AtomicBool,
     /// 1 while growing writes are refused because the disk is nearly full.
     pub disk_short: AtomicU64,
     /// Times that the wall clock jumped too far ahead.

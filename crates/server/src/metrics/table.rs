@@ -245,6 +245,27 @@ pub(super) const METRICS: &[Metric] = &[
         nothing,
     )
     .early(|startup, out| out.one(startup.metrics.stands_by.load(Relaxed))),
+    gauge(
+        "holdfast_members",
+        &["state"],
+        "Nodes of the cluster, by whether they have given a sign of life in the last 5 seconds.",
+        nothing,
+    )
+    .early(|startup, out| {
+        if let Some(members) = startup.members.get() {
+            let view = members.view();
+            let alive = view.members.iter().filter(|member| member.is_alive()).count();
+            out.labelled("state", "alive", alive);
+            out.labelled("state", "silent", view.members.len() - alive);
+        }
+    }),
+    gauge(
+        "holdfast_members_fail",
+        &[],
+        "1 while the cluster's entries cannot be read or written, or another process has this node's name.",
+        nothing,
+    )
+    .early(|startup, out| out.one(u8::from(startup.metrics.members_fail.load(Relaxed)))),
     counter(
         "holdfast_lease_failures_total",
         &[],

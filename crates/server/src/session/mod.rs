@@ -24,8 +24,9 @@ use access::Access;
 pub(crate) use args::OwnedArgs;
 pub(crate) use command::{Call, Command, CommandError, Outcome, Run, SessionCall};
 pub(crate) use commands::{
+    cluster::{answer_cluster, moved},
     connection::{client_name, tell_server},
-    server::tell_commands,
+    server::{refused_subcommand, tell_commands},
 };
 pub(crate) use errors::{unknown_command, write as write_error, wrong_arity};
 pub use table::command_reference;

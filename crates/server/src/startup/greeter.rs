@@ -165,7 +165,7 @@ impl Greeter {
         }
         let early = Early {
             wire: Wire::new(socket, stream),
-            client: self.startup.clients.connect(addr, 0),
+            client: self.startup.clients.connect(addr, 0, tls),
             manners: Manners::new(),
             began: now,
             closing_since: None,

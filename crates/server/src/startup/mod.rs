@@ -15,7 +15,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use holdfast_base::{Error, ErrorKind};
+use holdfast_base::{Epoch, Error, ErrorKind};
 use parking_lot::Mutex;
 
 pub(crate) use greeter::Early;
@@ -25,8 +25,9 @@ use crate::{
     clients::Clients,
     http,
     listeners::{Addresses, Listeners},
+    members::{self, Members},
     metrics::NodeMetrics,
-    node::Node,
+    node::{Node, Opened},
     tls::Certificates,
     users::digest,
 };
@@ -38,6 +39,8 @@ pub(crate) struct Startup {
     pub certificates: Option<Arc<Certificates>>,
     pub metrics: Arc<NodeMetrics>,
     pub addresses: Addresses,
+    /// The cluster's nodes, with a replicated log.
+    pub members: OnceLock<Arc<Members>>,
     /// Digest of `redis.password`, if there is one.
     password: Option<String>,
     replayed: AtomicU64,
@@ -91,6 +94,7 @@ impl Startup {
             certificates,
             metrics: Arc::default(),
             addresses: listeners.addresses,
+            members: OnceLock::new(),
             password: (!password.is_empty()).then(|| digest(password.as_bytes())),
             replayed: AtomicU64::new(0),
             to_replay: AtomicU64::new(0),
@@ -109,6 +113,17 @@ impl Startup {
         Ok(startup)
     }
 
+    /// The cluster, if this node stands by in one.
+    pub(crate) fn standing_by(&self) -> Option<&Members> {
+        let stands_by = self.metrics.stands_by.load(Ordering::Relaxed) > 0;
+        self.members.get().filter(|_| stands_by).map(Arc::as_ref)
+    }
+
+    /// This node has the data, and is about to serve it.
+    pub(crate) fn note_taking_over(&self, epoch: Epoch) {
+        self.members.get().iter().for_each(|members| members.note_taking_over(epoch.0));
+    }
+
     /// Takes in how far the start is.
     pub(crate) fn note(&self, progress: OpenProgress) {
         match progress {
@@ -116,7 +131,8 @@ impl Startup {
                 self.replayed.store(done, Ordering::Relaxed);
                 self.to_replay.store(total, Ordering::Relaxed);
             }
-            OpenProgress::StandingBy { epoch } => {
+            OpenProgress::StandingBy { epoch, applied } => {
+                self.members.get().iter().for_each(|members| members.note_standing_by(applied));
                 self.metrics.stands_by.store(epoch, Ordering::Relaxed);
             }
         }
@@ -167,6 +183,18 @@ impl Startup {
 }
 
 impl Starting {
+    /// Tells the other nodes of this one from now on, if there is a cluster.
+    pub(crate) fn join_cluster(
+        &self,
+        opened: &mut Opened,
+    ) -> Result<Option<JoinHandle<()>>, Error> {
+        let Some(entries) = opened.entries.take() else { return Ok(None) };
+        let members = Members::new(&self.config, entries, self.addresses, opened.seed);
+        let members = self.members.get_or_init(|| Arc::new(members)).clone();
+        let startup = self.0.clone();
+        spawn("members", move || members::run(&startup, &members)).map(Some)
+    }
+
     /// The node is ready: HTTP speaks for it, and ends with it.
     pub(crate) fn end(&self, node: &Arc<Node>) -> Option<JoinHandle<()>> {
         self.metrics.stands_by.store(0, Ordering::Relaxed);

@@ -96,7 +96,7 @@ impl Worker {
             },
             _ => None,
         };
-        let client = self.node.clients.connect(addr, self.node.uptime_seconds());
+        let client = self.node.clients.connect(addr, self.node.uptime_seconds(), tls);
         let session = Session::new(client, &self.node);
         self.seat(Connection::new(Wire::new(socket, stream), session, now));
     }

@@ -174,7 +174,7 @@ fn redis_settings(call: &SessionCall<'_>) -> Vec<(&'static str, String)> {
 }
 
 /// Why a sub-command that fits no form is refused: too many or too few arguments, or unknown.
-pub(super) fn refused_subcommand(command: &'static str, sub: &[u8]) -> CommandError {
+pub(crate) fn refused_subcommand(command: &'static str, sub: &[u8]) -> CommandError {
     let is_known = find(command.as_bytes()).is_some_and(|command| {
         command.subcommands.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(sub))
     });

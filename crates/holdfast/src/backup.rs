@@ -4,8 +4,6 @@
 //! protocol and shows how far it is. A password comes from a file or the environment, never from
 //! the command line, where every user of the machine could read it.
 
-mod client;
-
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
@@ -17,7 +15,7 @@ use clap::{Args, Subcommand};
 use holdfast_backup::{Location, list_backups, read_manifest, show_time};
 use holdfast_server::{Config, StoreUse, open_store};
 
-use client::Client;
+use crate::client::NodeArgs;
 
 /// Between two looks at a running backup.
 const POLL: Duration = Duration::from_millis(200);
@@ -48,23 +46,6 @@ pub struct BackupArgs {
     data: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
-}
-
-/// Which node, and as whom.
-#[derive(Args)]
-struct NodeArgs {
-    /// The node's Redis address.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6379")]
-    node: String,
-    /// User to log in as.
-    #[arg(long, default_value = "default")]
-    user: String,
-    /// File whose first line is the password; else HOLDFAST_BACKUP_PASSWORD, if that is set.
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// Speak TLS, and trust the authorities in this file (PEM).
-    #[arg(long, value_name = "CA_FILE")]
-    tls: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -119,7 +100,8 @@ fn back_up(node: &NodeArgs, url: &str) -> Result<(), String> {
 fn back_up_stopped(data: &Path, url: &str) -> Result<(), String> {
     let told = |error: holdfast_base::Error| error.to_string();
     let location = Location::parse(url).map_err(told)?;
-    let config = Config { data: data.to_owned(), ..Config::default() };
+    let node_name = "stopped".to_owned();
+    let config = Config { data: data.to_owned(), node_name, ..Config::default() };
     let manifest = holdfast_server::back_up_stopped(&config, &location, &mut |_| {});
     println!("{}", manifest.map_err(told)?.id);
     Ok(())
@@ -150,10 +132,7 @@ impl Status {
 fn ask(node: &NodeArgs, url: &str, request: &[&str]) -> Result<Status, String> {
     // A wrong URL is told before anything connects.
     Location::parse(url).map_err(|error| error.to_string())?;
-    let mut client = Client::connect(&node.node, node.tls.as_deref())?;
-    if let Some(password) = password(node.password_file.as_deref())? {
-        client.call(&["AUTH", &node.user, &password])?;
-    }
+    let mut client = node.connect(&node.node)?;
     let run = client.call(request)?.number()?.to_string();
     let mut polls = 0;
     loop {
@@ -176,13 +155,6 @@ fn ask(node: &NodeArgs, url: &str, request: &[&str]) -> Result<Status, String> {
         }
         std::thread::sleep(POLL);
     }
-}
-
-fn password(file: Option<&Path>) -> Result<Option<String>, String> {
-    let Some(path) = file else { return Ok(std::env::var("HOLDFAST_BACKUP_PASSWORD").ok()) };
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
 }
 
 fn list(url: &str) -> Result<(), String> {

@@ -1,7 +1,13 @@
 //! A Redis client for a few commands: one request, one reply, within a time limit.
 
-use std::{collections::BTreeMap, net::TcpStream, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use clap::Args;
 use holdfast_protocol::resp::{Value, encode_command, parse_value};
 
 use crate::transport::{Transport, Trust};
@@ -10,6 +16,43 @@ use crate::transport::{Transport, Trust};
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Replies here are small.
 const REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// Which node, and as whom.
+#[derive(Args)]
+pub struct NodeArgs {
+    /// The node's Redis address.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6379")]
+    pub node: String,
+    /// User to log in as.
+    #[arg(long, default_value = "default")]
+    user: String,
+    /// File whose first line is the password; else HOLDFAST_PASSWORD, if that is set.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Speak TLS, and trust the authorities in this file (PEM).
+    #[arg(long, value_name = "CA_FILE")]
+    pub tls: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    /// Connects to this node and logs in, if there is a password.
+    pub fn connect(&self, node: &str) -> Result<Client, String> {
+        let mut client = Client::connect(node, self.tls.as_deref())?;
+        if let Some(password) = self.password()? {
+            client.call(&["AUTH", &self.user, &password])?;
+        }
+        Ok(client)
+    }
+
+    fn password(&self) -> Result<Option<String>, String> {
+        let Some(path) = &self.password_file else {
+            return Ok(std::env::var("HOLDFAST_PASSWORD").ok());
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
+    }
+}
 
 /// A connection.
 pub struct Client {
@@ -74,6 +117,15 @@ impl Reply {
         match self.0 {
             Value::Integer(number) => Ok(number),
             other => Err(format!("not a number: {other:?}")),
+        }
+    }
+
+    /// A text.
+    pub fn text(self) -> Result<String, String> {
+        match self.0 {
+            Value::Bulk(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Value::Simple(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            other => Err(format!("not a text: {other:?}")),
         }
     }
 

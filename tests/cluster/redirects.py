@@ -1,0 +1,129 @@
+"""Clients of Redis Cluster and a node that stands by: where they are sent, and what a hand-over costs them."""
+
+import itertools
+import json
+import subprocess
+import threading
+import time
+import urllib.request
+
+from crashlib import Client, ErrorReply, Violation, binary, until
+from logservers import LogServers
+
+SLOTS = 16384
+CLIENTS = 4
+
+
+def expect(condition, what):
+    if not condition:
+        raise Violation(what)
+
+
+def port_of_other(owner):
+    """The Redis port of the node that stands by, as the owner tells it."""
+    def found():
+        with owner.client() as client:
+            ranges = client.call("CLUSTER", "SLOTS")
+        return len(ranges) == 1 and len(ranges[0]) == 4 and int(ranges[0][3][1])
+    return until(found, "the owner sees who stands by", 10, 0.05)
+
+
+def ctl(*words):
+    """What `holdfast ctl` prints."""
+    done = subprocess.run([binary(), "ctl", *words], capture_output=True, text=True, timeout=40, check=False)
+    expect(done.returncode == 0, f"ctl {' '.join(words)}: {done.stderr}")
+    return done.stdout
+
+
+def a_node_that_stands_by_sends_clients_to_the_owner(folder, pair, say):
+    """MOVED for data, and the same answers about the cluster as the owner's."""
+    with LogServers(folder, 1) as servers:
+        owner, other = pair(folder, servers)
+        port = port_of_other(owner)
+        with owner.client() as client, Client(port) as standby:
+            client.expect("SET", "{tag}x", "1")
+            slot = client.call("CLUSTER", "KEYSLOT", "{tag}x")
+            for request in (("GET", "{tag}x"), ("SET", "{tag}x", "2"), ("MGET", "{tag}x", "{tag}y")):
+                reply = standby.call(*request)
+                expect(str(reply) == f"-MOVED {slot} 127.0.0.1:{owner.port}", f"{request[0]}: {reply!r}")
+            for request in (("DBSIZE",), ("MULTI",), ("FLUSHALL",)):
+                reply = standby.call(*request)
+                expect(isinstance(reply, ErrorReply) and str(reply).startswith("-LOADING"), f"{request[0]}: {reply!r}")
+            for request in (("PING",), ("READONLY",), ("READWRITE",)):
+                expect(not isinstance(standby.call(*request), ErrorReply), request[0])
+            until(lambda: client.call("CLUSTER", "SLOTS") == standby.call("CLUSTER", "SLOTS"), "they tell of the same slots", 5)
+            expect(client.call("CLUSTER", "MYID") != standby.call("CLUSTER", "MYID"), "each has an id of its own")
+            for one in (client, standby):
+                info = bytes(one.call("CLUSTER", "INFO")).decode()
+                expect("cluster_state:ok" in info and "cluster_known_nodes:2" in info, info)
+                expect("cluster_enabled:1" in bytes(one.call("INFO")).decode(), "INFO names a cluster")
+                shards = one.call("CLUSTER", "SHARDS")
+                expect(len(shards) == 1 and len(shards[0][3]) == 2, f"{shards!r}")
+                lines = bytes(one.call("CLUSTER", "NODES")).decode().splitlines()
+                masters = [line for line in lines if "master" in line.split()[2]]
+                expect(len(lines) == 2 and len(masters) == 1 and masters[0].endswith(f" 0-{SLOTS - 1}"), f"{lines}")
+                status = json.loads(bytes(one.call("CLUSTER", "STATUS")))
+                roles = sorted((node["role"], node["owns"], node["alive"]) for node in status["nodes"])
+                expect(roles == [("owner", True, True), ("standing-by", False, True)], f"{status}")
+            expect(isinstance(standby.call("HANDOVER"), ErrorReply), "it has nothing to hand over")
+        with urllib.request.urlopen(f"http://127.0.0.1:{owner.ports['http']}/cluster", timeout=5) as answer:
+            expect(json.load(answer)["shards"][0]["owner"] == "node1", "HTTP names the owner")
+        for asked in (owner.port, port):
+            table = ctl("status", "--node", f"127.0.0.1:{asked}")
+            expect(table.startswith("shard 0: owned by node1 since epoch 1\n") and "node2  standing-by  alive" in table,
+                   table)
+        say("MOVED, SLOTS, SHARDS, NODES, INFO, STATUS and /cluster agree")
+        expect(not other.complaints(), f"{other.complaints()[:3]}")
+
+
+def a_cluster_client_notices_no_hand_over(folder, pair, say, rounds=2):
+    """redis-py's cluster client writes and reads on four threads; no request fails and no write is lost while the
+    data goes to the other node and back. Gives the longest time that a request took in each round, in seconds."""
+    from redis.cluster import ClusterNode, RedisCluster
+    longest = []
+    with LogServers(folder, 1) as servers:
+        owner, other = pair(folder, servers)
+        nodes = [ClusterNode("127.0.0.1", port) for port in (owner.port, port_of_other(owner))]
+        for number in range(rounds):
+            ends, failed, slowest, written = threading.Event(), [], [0.0] * CLIENTS, [0] * CLIENTS
+
+            def work(at, ends=ends, failed=failed, slowest=slowest, written=written, number=number):
+                client = RedisCluster(startup_nodes=nodes)
+                for value in itertools.count(1):
+                    if ends.is_set():
+                        break
+                    began = time.monotonic()
+                    try:
+                        client.set(f"{number}/{at}", value)
+                        written[at] = value
+                        read = int(client.get(f"{number}/{at}"))
+                        if read != value:
+                            failed.append(f"read {read} after {value} was written")
+                    except Exception as error:  # noqa: BLE001: whatever it is, it is a request that failed
+                        failed.append(f"{type(error).__name__} {error}")
+                    slowest[at] = max(slowest[at], time.monotonic() - began)
+                client.close()
+
+            threads = [threading.Thread(target=work, args=(at,)) for at in range(CLIENTS)]
+            for thread in threads:
+                thread.start()
+            time.sleep(1)
+            # Asked of the node that stands by: it goes to the owner.
+            told = ctl("hand-over", "--node", f"127.0.0.1:{port_of_other(owner)}")
+            expect(told.startswith(f"node{2 - number % 2} owns it"), told)
+            other.ready()
+            time.sleep(1.5)
+            ends.set()
+            for thread in threads:
+                thread.join()
+            expect(not failed, f"{len(failed)} requests failed: {failed[:3]}")
+            with other.client() as client:
+                for at in range(CLIENTS):
+                    found = int(client.call("GET", f"{number}/{at}"))
+                    expect(found == written[at], f"{found} in place of {written[at]}")
+            longest.append(max(slowest))
+            say(f"{sum(written)} writes, none failed; the longest took {longest[-1]:.2f} s")
+            expect(owner.process.poll() is None, "the node that gave its data up goes on, to stand by")
+            port_of_other(other)
+            owner, other = other, owner
+    return longest
