@@ -7,8 +7,6 @@ nothing lost, doubled or stale in 20 rounds of each; an owner's death takes 4 s 
 """
 
 import argparse
-import importlib.machinery
-import importlib.util
 import random
 import sys
 from pathlib import Path
@@ -17,17 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "proofs" / "lib"))
 
 from record import Bar, load_average, write  # noqa: E402
+from suites import load  # noqa: E402
 
 DEATH_BAR_S, HAND_OVER_BAR_S = 4.0, 0.2
-
-
-def suite():
-    """tests/cluster/run, as a module."""
-    path = ROOT / "tests" / "cluster" / "run"
-    loader = importlib.machinery.SourceFileLoader("cluster", str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("cluster", loader))
-    loader.exec_module(module)
-    return module
 
 
 def part(values, share):
@@ -41,7 +31,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
     options = parser.parse_args()
-    cluster, load_before, broken = suite(), load_average(), 0
+    cluster, load_before, broken = load("cluster"), load_average(), 0
     cluster.end_in_order_on_signals()
     took = {}
     for fault in ("kill", "stop", "hand-over"):

@@ -1,5 +1,7 @@
 """Suites of tests as proofs: each ends with a line `N passed, M failed`, and with exit code 1 if one failed."""
 
+import importlib.machinery
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,6 +11,14 @@ from record import Bar
 from servers import ROOT
 
 COUNTS = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
+
+
+def load(name):
+    """tests/NAME/run, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "tests" / name / "run"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
 
 
 def run_suite(*words):

@@ -2,10 +2,14 @@
 
 import itertools
 import json
+import os
+import signal
+import socket
 import subprocess
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 from crashlib import Client, ErrorReply, Violation, binary, until
 from logservers import LogServers
@@ -76,12 +80,12 @@ def a_node_that_stands_by_sends_clients_to_the_owner(folder, pair, say):
         expect(not other.complaints(), f"{other.complaints()[:3]}")
 
 
-def a_cluster_client_notices_no_hand_over(folder, pair, say, rounds=2):
+def a_cluster_client_notices_no_hand_over(folder, pair, say, rounds=2, log_servers=1):
     """redis-py's cluster client writes and reads on four threads; no request fails and no write is lost while the
     data goes to the other node and back. Gives the longest time that a request took in each round, in seconds."""
     from redis.cluster import ClusterNode, RedisCluster
     longest = []
-    with LogServers(folder, 1) as servers:
+    with LogServers(folder, log_servers) as servers:
         owner, other = pair(folder, servers)
         nodes = [ClusterNode("127.0.0.1", port) for port in (owner.port, port_of_other(owner))]
         for number in range(rounds):
@@ -127,3 +131,65 @@ def a_cluster_client_notices_no_hand_over(folder, pair, say, rounds=2):
             port_of_other(other)
             owner, other = other, owner
     return longest
+
+
+def a_cluster_for_trying_things_out(folder, say):
+    """`holdfast cluster dev`: what it prints works; a killed owner is replaced and comes back; SIGTERM ends all."""
+    base = next(port for port in range(20001, 60000, 60) if all_free(port))
+    with open(folder / "told", "wb") as told:
+        dev = subprocess.Popen([binary(), "cluster", "dev", "--dir", folder / "dev", "--port", str(base)],
+                               stdin=subprocess.DEVNULL, stdout=told, stderr=told)
+    text = lambda: (folder / "told").read_text(encoding="utf-8")  # noqa: E731
+    pids = {}
+    try:
+        began = time.monotonic()
+        until(lambda: "Ctrl-C ends" in text() or dev.poll() is not None, "it tells what there is", 60, 0.1)
+        expect(dev.poll() is None, text())
+        pids = {line.split()[0]: int(line.rsplit(" ", 1)[1]) for line in text().splitlines() if " pid " in line}
+        expect({"log1", "log2", "log3", "node1", "node2", "node3"} <= set(pids), text())
+        took = time.monotonic() - began
+        with Client(base) as client:
+            client.expect("SET", "greeting", "hello")
+        if "s3" in pids:
+            done = subprocess.run([binary(), "backup", "--node", f"127.0.0.1:{base}", "--to", "s3://holdfast/dev"],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            expect(done.returncode == 0, done.stderr)
+        os.kill(pids["node1"], signal.SIGKILL)
+        until(lambda: any(f"owned by node{at}" in ctl("status", "--node", f"127.0.0.1:{base + 1}") for at in (2, 3)),
+              "another node owns the data", 20, 0.1)
+        until(lambda: "node1 runs again" in text(), "the first node runs again", 20, 0.1)
+        pids["again"] = int(text().rsplit("pid ", 1)[1].split()[0])
+        until(lambda: "node1  standing-by  alive" in ctl("status", "--node", f"127.0.0.1:{base + 2}"),
+              "it stands by", 20, 0.1)
+        owner = base + 1 if "owned by node2" in ctl("status", "--node", f"127.0.0.1:{base + 2}") else base + 2
+        with Client(owner) as client:
+            expect(bytes(client.call("GET", "greeting")) == b"hello", "what was written is there")
+        dev.terminate()
+        expect(dev.wait(60) == 0, text())
+        expect(not any(is_running(pid, folder) for pid in pids.values()), "something of it still runs")
+        say(f"there after {took:.1f} s; the owner was killed and replaced")
+    finally:
+        for pid in [dev.pid, *pids.values()]:
+            if is_running(pid, folder):
+                os.kill(pid, signal.SIGKILL)
+        dev.wait()
+
+
+def all_free(base):
+    """Whether the ports that the cluster takes are."""
+    for port in range(base, base + 60):
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
+
+
+def is_running(pid, folder):
+    """Whether the process is one that works in this folder."""
+    try:
+        return str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

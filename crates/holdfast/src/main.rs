@@ -7,6 +7,7 @@ mod backup;
 mod bench;
 mod check;
 mod client;
+mod cluster;
 mod config;
 mod ctl;
 mod restore;
@@ -57,6 +58,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Verify a stopped node's data: every checksum, and that log and engine agree.
     Check(check::CheckArgs),
+    /// Run a whole cluster on this machine, for trying things out.
+    Cluster(cluster::ClusterArgs),
     /// Show the nodes of a cluster, or have its owner hand the data over.
     Ctl(ctl::CtlArgs),
     /// Print the effective configuration, or the reference page.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Ctl(args) => ctl::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bench(args) => bench::run(*args),

@@ -160,7 +160,7 @@ enum Signal {
 }
 
 /// SIGTERM, SIGINT and SIGHUP, caught from the moment on that this is made.
-struct Signals {
+pub(crate) struct Signals {
     runtime: Runtime,
     term: unix::Signal,
     int: unix::Signal,
@@ -168,7 +168,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn catch() -> Result<Signals, String> {
+    pub(crate) fn catch() -> Result<Signals, String> {
         let failed = |error: std::io::Error| format!("signals: {error}");
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let inside = runtime.enter();
@@ -181,13 +181,14 @@ impl Signals {
     }
 
     /// The signal to stop, if one has come. Others that came are dropped: nothing is read again yet.
-    fn stop_by_now(&mut self) -> Option<&'static str> {
+    pub(crate) fn stop_by_now(&mut self) -> Option<&'static str> {
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 _ = self.term.recv() => Some("SIGTERM"),
                 _ = self.int.recv() => Some("SIGINT"),
-                () = std::future::ready(()) => None,
+                // The runtime sees signals only when it waits.
+                () = tokio::time::sleep(Duration::from_millis(1)) => None,
             }
         })
     }

@@ -252,12 +252,14 @@ pub(super) const METRICS: &[Metric] = &[
         nothing,
     )
     .early(|startup, out| {
+        let (mut all, mut alive) = (0, 0);
         if let Some(members) = startup.members.get() {
             let view = members.view();
-            let alive = view.members.iter().filter(|member| member.is_alive()).count();
-            out.labelled("state", "alive", alive);
-            out.labelled("state", "silent", view.members.len() - alive);
+            all = view.members.len();
+            alive = view.members.iter().filter(|member| member.is_alive()).count();
         }
+        out.labelled("state", "alive", alive);
+        out.labelled("state", "silent", all - alive);
     }),
     gauge(
         "holdfast_members_fail",
