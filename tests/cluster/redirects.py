@@ -27,8 +27,10 @@ def port_of_other(owner):
     """The Redis port of the node that stands by, as the owner tells it."""
     def found():
         with owner.client() as client:
-            ranges = client.call("CLUSTER", "SLOTS")
-        return len(ranges) == 1 and len(ranges[0]) == 4 and int(ranges[0][3][1])
+            nodes = json.loads(bytes(client.call("CLUSTER", "STATUS")))["nodes"]
+        ports = [int(node["redis"].rsplit(":", 1)[1]) for node in nodes
+                 if node["alive"] and not node["owns"] and node["role"] == "standing-by"]
+        return ports[0] if len(ports) == 1 and any(node["owns"] for node in nodes) else 0
     return until(found, "the owner sees who stands by", 10, 0.05)
 
 
@@ -78,6 +80,47 @@ def a_node_that_stands_by_sends_clients_to_the_owner(folder, pair, say):
                    table)
         say("MOVED, SLOTS, SHARDS, NODES, INFO, STATUS and /cluster agree")
         expect(not other.complaints(), f"{other.complaints()[:3]}")
+
+
+def a_plain_client_is_passed_on_to_the_owner(folder, forwarding_pair, say):
+    """With redis.forward a client that knows nothing of clusters works at either node, before and after a hand-over."""
+    with LogServers(folder, 1) as servers:
+        owner, other = forwarding_pair(folder, servers)
+        port = port_of_other(owner)
+        with Client(port) as client:
+            client.expect("SET", "x", "1")
+            expect(client.call("INCR", "x") == 2, "it is the owner that answers")
+            client.expect("MULTI")
+            for _ in range(3):
+                expect(client.call("INCR", "x") == "QUEUED", "in a transaction")
+            expect(client.call("EXEC") == [3, 4, 5], "the transaction")
+            large = "y" * 3_000_000
+            client.expect("SET", "large", large)
+            expect(bytes(client.call("GET", "large")) == large.encode(), "a large value, there and back")
+            metrics = metrics_of_other(owner)
+            expect("holdfast_forwarded_connections 1" in metrics, "it is counted")
+            ctl("hand-over", "--node", f"127.0.0.1:{owner.port}")
+            other.ready()
+            try:
+                reply = client.call("GET", "x")
+                raise Violation(f"{reply!r}: the connection outlived the owner's")
+            except ConnectionError:
+                pass
+        with Client(port) as client:
+            expect(bytes(client.call("GET", "x")) == b"5", "the same port, now the owner's")
+        back = port_of_other(other)
+        with Client(back) as client:
+            expect(client.call("INCR", "x") == 6, "and the first node passes on")
+        say("SET, INCR, EXEC and 3 MB through a node that stands by, on both sides of a hand-over")
+
+
+def metrics_of_other(owner):
+    """The metrics page of the node that stands by."""
+    with owner.client() as client:
+        status = json.loads(bytes(client.call("CLUSTER", "STATUS")))
+    http = next(node["http"] for node in status["nodes"] if not node["owns"])
+    with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
+        return answer.read().decode()
 
 
 def a_cluster_client_notices_no_hand_over(folder, pair, say, rounds=2, log_servers=1):

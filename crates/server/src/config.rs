@@ -60,6 +60,8 @@ pub struct Config {
     pub redis_announce: String,
     /// The same over TLS.
     pub redis_tls_announce: String,
+    /// Whether a node that stands by passes connections on to the owner.
+    pub redis_forward: bool,
     /// Most client connections.
     pub redis_clients_max: usize,
     /// Password of the user `default`; empty: none is asked for.
@@ -133,6 +135,7 @@ impl Default for Config {
             redis_tls_addr: None,
             redis_announce: String::new(),
             redis_tls_announce: String::new(),
+            redis_forward: false,
             redis_clients_max: 20_000,
             redis_password: String::new(),
             redis_output_bytes_max: ByteSize::mib(256),

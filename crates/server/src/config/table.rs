@@ -90,6 +90,17 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.redis_tls_announce.clone(),
     },
     Setting {
+        key: "redis.forward",
+        about: "`true`: while this node stands by, it passes connections without TLS on to the owner, for \
+                clients that know nothing of clusters. `false`: it sends clients there (`MOVED`).",
+        secret: false,
+        set: |c, v| {
+            c.redis_forward = parse(v, "`true` nor `false`")?;
+            Ok(())
+        },
+        get: |c| c.redis_forward.to_string(),
+    },
+    Setting {
         key: "redis.clients_max",
         about: "Most client connections; a further one is told so and closed.",
         secret: false,

@@ -2,7 +2,10 @@
 //!
 //! Each counter has one writing thread or is touched a few times a second, so relaxed increments do.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 use super::Histogram;
 use crate::tls::TlsMetrics;
@@ -95,6 +98,8 @@ pub struct NodeMetrics {
     pub stands_by: AtomicU64,
     /// Whether the cluster's entries could not be read or written at the last try.
     pub members_fail: AtomicBool,
+    /// Connections that are passed on to the owner.
+    pub forwarded: Arc<AtomicU64>,
     /// 1 while growing writes are refused because the disk is nearly full.
     pub disk_short: AtomicU64,
     /// Times that the wall clock jumped too far ahead.

@@ -262,6 +262,13 @@ pub(super) const METRICS: &[Metric] = &[
         out.labelled("state", "silent", all - alive);
     }),
     gauge(
+        "holdfast_forwarded_connections",
+        &[],
+        "Connections that this node, standing by, passes on to the owner.",
+        nothing,
+    )
+    .early(|startup, out| out.one(startup.metrics.forwarded.load(Relaxed))),
+    gauge(
         "holdfast_members_fail",
         &[],
         "1 while the cluster's entries cannot be read or written, or another process has this node's name.",

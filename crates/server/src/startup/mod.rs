@@ -4,6 +4,7 @@
 //! first moment on: HTTP says how far it is, the Redis protocol says LOADING (`greeter`). Whoever is
 //! connected when the node becomes ready stays connected and is handed to the data threads.
 
+mod forward;
 mod greeter;
 mod replies;
 
