@@ -99,7 +99,13 @@ impl Member {
         self.changed.elapsed() < SILENCE
     }
 
-    /// Since then it has given none.
+    /// Whether another process than this one keeps this entry, which this one wrote in the version `told`.
+    fn is_of_another(&self, instance: u64, told: u64) -> bool {
+        let after = told > 0 && self.version > told;
+        after && self.entry.instance != instance && self.is_alive()
+    }
+
+    /// How long it has given none.
     pub(crate) fn silent_for(&self) -> Duration {
         self.changed.elapsed()
     }
@@ -127,7 +133,9 @@ pub(crate) fn node_id(name: &str) -> String {
 pub(crate) fn split(addr: &str) -> Option<(&str, u16)> {
     let (host, port) = addr.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+    // It goes into replies as it is.
+    let is_plain = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
+    Some((host, port.parse().ok()?)).filter(|_| is_plain)
 }
 
 impl View {
@@ -184,6 +192,8 @@ pub(crate) struct Members {
     /// Epoch of this node's session while it owns the shard; 0: it does not.
     epoch: AtomicU64,
     applied: AtomicU64,
+    /// Version of this process' own entry as it wrote it last; 0: it has not yet.
+    told: AtomicU64,
     /// The last such epoch that stands in the shard's entry.
     claimed: AtomicU64,
     changed: AtomicBool,
@@ -214,6 +224,7 @@ impl Members {
             role: Mutex::new(Role::Starting),
             epoch: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             claimed: AtomicU64::new(0),
             changed: AtomicBool::new(true),
             thread: Mutex::new(None),
@@ -230,6 +241,13 @@ impl Members {
         let view = self.view();
         let owner = view.owner().filter(|owner| owner.name != self.name)?;
         owner.address(over_tls).map(|(host, port)| (host.to_owned(), port))
+    }
+
+    /// Where connections without TLS are passed on to.
+    pub(crate) fn passes_on_to(&self) -> Option<String> {
+        let view = self.view();
+        let owner = view.owner().filter(|owner| owner.name != self.name)?;
+        owner.entry.redis.clone().filter(|addr| split(addr).is_some())
     }
 
     /// This node follows the log, and is so far.
@@ -324,10 +342,14 @@ impl Members {
         Ok(())
     }
 
-    /// Gives a sign of life. False: another process has this node's name.
+    /// Gives a sign of life. False: another process that lives has this node's name.
     fn tell(&self) -> Result<bool, LogError> {
         let view = self.view();
         let own = view.members.iter().find(|member| member.name == self.name);
+        let told = self.told.load(Ordering::Relaxed);
+        if own.is_some_and(|member| member.is_of_another(self.instance, told)) {
+            return Ok(false);
+        }
         let value = serde_json::to_vec(&self.own_entry()).unwrap_or_default();
         if value.len() > ENTRY_BYTES_MAX {
             return Err(LogError::Invalid("the addresses to announce are too long".to_owned()));
@@ -336,16 +358,21 @@ impl Members {
         let key = format!("{NODE_PREFIX}{}", self.name);
         let value = Bytes::from(value);
         if let Some(version) = self.entries.put(&key, value.clone(), version)? {
+            self.told.store(version, Ordering::Relaxed);
             let own = vec![Entry { key, version, value }];
             Arc::make_mut(&mut *self.view.write()).learn(own, Instant::now());
             return Ok(true);
         }
-        self.look()?;
-        let other = self.view();
-        let other = other.members.iter().find(|member| member.name == self.name);
-        Ok(other.is_none_or(|member| {
-            member.entry.instance == self.instance || member.version <= version
-        }))
+        // Somebody was faster, or the bucket was made anew and counts from the beginning.
+        let entries = self.entries.all()?;
+        let mut view = self.view.write();
+        let stands = entries.iter().find(|entry| entry.key == key).map_or(0, |entry| entry.version);
+        if stands < version {
+            *view = Arc::default();
+        }
+        Arc::make_mut(&mut *view).learn(entries, Instant::now());
+        self.changed.store(true, Ordering::Release);
+        Ok(true)
     }
 
     /// Writes down that this node owns the shard, unless somebody has taken it since.
@@ -388,7 +415,7 @@ fn reachable(bound: SocketAddr, servers: &[String]) -> SocketAddr {
 /// The loop of the thread that tells and looks.
 pub(crate) fn run(startup: &Startup, members: &Members) {
     *members.thread.lock() = Some(std::thread::current());
-    let (mut is_made, mut told) = (false, None::<Instant>);
+    let (mut is_made, mut is_well, mut told) = (false, false, None::<Instant>);
     let mut complained: Option<Instant> = None;
     while !startup.is_over() {
         if let Some(node) = startup.node() {
@@ -418,17 +445,23 @@ pub(crate) fn run(startup: &Startup, members: &Members) {
             )),
             Err(error) => {
                 members.changed.store(true, Ordering::Release);
+                is_made = false;
                 Some(error.to_string())
             }
         };
         startup.metrics.members_fail.store(problem.is_some(), Ordering::Relaxed);
-        if let Some(problem) = problem
+        if let Some(problem) = &problem
             && complained.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY)
         {
             complained = Some(Instant::now());
             tracing::warn!(problem, "the cluster's entries are not up to date");
         }
+        is_well = problem.is_none();
         std::thread::park_timeout(LOOK_EVERY);
+    }
+    // The last word, unless nobody would hear it.
+    if is_well && let Err(error) = members.tell() {
+        tracing::info!(%error, "the other nodes are not told that this one stops");
     }
 }
 
@@ -485,6 +518,27 @@ mod tests {
     }
 
     #[test]
+    fn two_processes_of_one_name_are_told_apart() {
+        let now = Instant::now();
+        let long_ago = now.checked_sub(2 * SILENCE).unwrap_or(now);
+        let seen = |version, at| {
+            let mut view = View::default();
+            view.learn(vec![node("a", version, Role::Owner)], at);
+            view.members.remove(0)
+        };
+        assert!(seen(5, now).is_of_another(2, 4), "it has written since");
+        assert!(!seen(5, now).is_of_another(1, 4), "that was this process");
+        assert!(
+            !seen(5, now).is_of_another(2, 0),
+            "this one has just started: the other was before it"
+        );
+        assert!(!seen(5, now).is_of_another(2, 6), "an older copy answered");
+        if long_ago < now {
+            assert!(!seen(5, long_ago).is_of_another(2, 4), "it is gone");
+        }
+    }
+
+    #[test]
     fn hostile_entries_are_passed_over() {
         let mut view = View::default();
         let bad = |key: &str, value: &'static [u8]| Entry {
@@ -497,7 +551,7 @@ mod tests {
             Instant::now(),
         );
         assert!(view.members.is_empty() && view.owner().is_none());
-        for addr in ["", ":1", "host", "host:", "host:70000", "host:x"] {
+        for addr in ["", ":1", "host", "host:", "host:70000", "host:x", "a\r\n+OK:1", "a b:1"] {
             assert_eq!(split(addr), None, "{addr:?}");
         }
         assert_eq!(split("[fe80::1]:6379"), Some(("fe80::1", 6379)));

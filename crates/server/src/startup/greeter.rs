@@ -27,6 +27,7 @@ use super::{
 use crate::{
     clients::ClientInfo,
     farewell::Farewells,
+    members::Members,
     tls::{Failure, HANDSHAKE, Opened, TlsStream},
     wire::{Flushed, Wire},
     worker::{Door, OWED_BYTES_PAUSE, READ_BYTES, TOO_MANY},
@@ -159,11 +160,10 @@ impl Greeter {
             return;
         }
         if let Some(forwarder) = self.forwarder.as_ref().filter(|one| !tls && one.has_room())
-            && let Some((host, port)) =
-                self.startup.standing_by().and_then(|one| one.elsewhere(false))
+            && let Some(owner) = self.startup.standing_by().and_then(Members::passes_on_to)
         {
             let client = self.startup.clients.connect(addr, 0, tls);
-            return forwarder.take(socket, client, format!("{host}:{port}"));
+            return forwarder.take(socket, client, owner);
         }
         let stream = match &self.startup.certificates {
             Some(certificates) if tls => match TlsStream::new(certificates.current(), now) {
