@@ -76,8 +76,10 @@ def a_node_that_stands_by_sends_clients_to_the_owner(folder, pair, say):
             expect(json.load(answer)["shards"][0]["owner"] == "node1", "HTTP names the owner")
         for asked in (owner.port, port):
             table = ctl("status", "--node", f"127.0.0.1:{asked}")
-            expect(table.startswith("shard 0: owned by node1 since epoch 1\n") and "node2  standing-by  alive" in table,
+            expect(table.startswith("shard 0: owned by node1 since epoch 1\n") and "node2  standing-by  alive  -      -" in table,
                    table)
+            until(lambda asked=asked: "node1  owner        alive  held   ok" in ctl("status", "--node", f"127.0.0.1:{asked}"),
+                  "the owner's lease and log are told", 5)
         say("MOVED, SLOTS, SHARDS, NODES, INFO, STATUS and /cluster agree")
         expect(not other.complaints(), f"{other.complaints()[:3]}")
 

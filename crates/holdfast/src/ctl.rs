@@ -27,7 +27,7 @@ pub struct CtlArgs {
 
 #[derive(Subcommand)]
 enum CtlCommand {
-    /// Nodes, shards, epochs and how far each node has followed.
+    /// Nodes, shards, epochs, the owner's lease and log, and how far each node has followed.
     Status {
         #[command(flatten)]
         node: NodeArgs,
@@ -67,6 +67,8 @@ struct Node {
     alive: bool,
     silent_ms: u64,
     applied: u64,
+    lease_held: bool,
+    log_takes_writes: bool,
     redis: Option<String>,
     redis_tls: Option<String>,
     version: String,
@@ -111,7 +113,8 @@ impl Status {
             let owner = owner.as_deref().unwrap_or("nobody");
             text.push_str(&format!("shard {shard}: owned by {owner} since epoch {epoch}\n"));
         }
-        let head = ["NODE", "ROLE", "STATE", "APPLIED", "BEHIND", "REDIS", "VERSION"];
+        let head =
+            ["NODE", "ROLE", "STATE", "LEASE", "LOG", "APPLIED", "BEHIND", "REDIS", "VERSION"];
         let mut rows = vec![head.map(str::to_owned)];
         let ahead = self.nodes.iter().map(|node| node.applied).max().unwrap_or(0);
         for node in &self.nodes {
@@ -120,10 +123,16 @@ impl Status {
             } else {
                 format!("silent for {} s", node.silent_ms / 1_000)
             };
+            let of_owner = |is: bool, yes: &str, no: &str| match (node.owns, is) {
+                (false, _) => "-".to_owned(),
+                (true, is) => if is { yes } else { no }.to_owned(),
+            };
             rows.push([
                 node.name.clone(),
                 if node.owns { "owner".to_owned() } else { node.role.clone() },
                 state,
+                of_owner(node.lease_held, "held", "lapsed"),
+                of_owner(node.log_takes_writes, "ok", "failed"),
                 node.applied.to_string(),
                 (ahead - node.applied).to_string(),
                 node.address(false).unwrap_or("-").to_owned(),

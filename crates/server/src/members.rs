@@ -68,6 +68,12 @@ pub(crate) struct NodeEntry {
     pub http: Option<String>,
     /// The last position that its engine has.
     pub applied: u64,
+    /// Of an owner: it may answer, as far as it knows.
+    #[serde(default)]
+    pub lease_held: bool,
+    /// Of an owner: the log takes its writes.
+    #[serde(default)]
+    pub log_takes_writes: bool,
 }
 
 /// The entry of a shard.
@@ -192,6 +198,8 @@ pub(crate) struct Members {
     /// Epoch of this node's session while it owns the shard; 0: it does not.
     epoch: AtomicU64,
     applied: AtomicU64,
+    lease_held: AtomicBool,
+    log_takes_writes: AtomicBool,
     /// Version of this process' own entry as it wrote it last; 0: it has not yet.
     told: AtomicU64,
     /// The last such epoch that stands in the shard's entry.
@@ -224,6 +232,8 @@ impl Members {
             role: Mutex::new(Role::Starting),
             epoch: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            lease_held: AtomicBool::new(false),
+            log_takes_writes: AtomicBool::new(false),
             told: AtomicU64::new(0),
             claimed: AtomicU64::new(0),
             changed: AtomicBool::new(true),
@@ -307,9 +317,11 @@ impl Members {
         let nodes = view.members.iter().map(|member| {
             let owns = owner.is_some_and(|owner| owner.name == member.name);
             let NodeEntry { version, role, redis, redis_tls, http, applied, .. } = &member.entry;
+            let NodeEntry { lease_held, log_takes_writes, .. } = &member.entry;
             serde_json::json!({
                 "name": member.name, "role": role, "owns": owns, "alive": member.is_alive(),
                 "silent_ms": member.silent_for().as_millis() as u64, "applied": applied,
+                "lease_held": lease_held, "log_takes_writes": log_takes_writes,
                 "redis": redis, "redis_tls": redis_tls, "http": http, "version": version,
             })
         });
@@ -332,6 +344,8 @@ impl Members {
             redis_tls,
             http,
             applied: self.applied.load(Ordering::Relaxed),
+            lease_held: self.lease_held.load(Ordering::Relaxed),
+            log_takes_writes: self.log_takes_writes.load(Ordering::Relaxed),
         }
     }
 
@@ -419,7 +433,10 @@ pub(crate) fn run(startup: &Startup, members: &Members) {
     let mut complained: Option<Instant> = None;
     while !startup.is_over() {
         if let Some(node) = startup.node() {
-            members.applied.store(node.shard.stats().applied_lsn.0, Ordering::Relaxed);
+            let stats = node.shard.stats();
+            members.applied.store(stats.applied_lsn.0, Ordering::Relaxed);
+            members.lease_held.store(node.lease.holds(), Ordering::Relaxed);
+            members.log_takes_writes.store(!stats.failed, Ordering::Relaxed);
         }
         let mut turn = || -> Result<bool, LogError> {
             if !is_made {
@@ -478,6 +495,8 @@ mod tests {
             redis_tls: None,
             http: None,
             applied: version,
+            lease_held: false,
+            log_takes_writes: false,
         };
         let value = serde_json::to_vec(&entry).map(Into::into).unwrap_or_default();
         Entry { key: format!("{NODE_PREFIX}{name}"), version, value }
