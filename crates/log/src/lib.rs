@@ -8,6 +8,7 @@
 mod contract;
 pub mod embedded;
 mod error;
+pub mod lease;
 pub mod place;
 mod reader;
 #[cfg(any(test, feature = "contract-suite"))]
