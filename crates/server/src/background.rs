@@ -12,7 +12,8 @@ use holdfast_engine::Engine;
 
 use crate::{
     archive,
-    node::{Node, log_error},
+    data::log_error,
+    node::Node,
     removal::{Expiry, Sweep},
     scheduling,
 };
@@ -36,7 +37,9 @@ pub(crate) fn run(node: &Arc<Node>) {
     let mut last_scheduled = Instant::now();
     let mut kept_house: Option<Instant> = None;
     while !node.is_stopping() {
-        let pause = expiry.step(node).min(sweep.step(node));
+        // Expiry writes records, which only the owner does.
+        let pause = if node.owns() { expiry.step(node) } else { ROUND };
+        let pause = pause.min(sweep.step(node));
         // Not at the pace of removal, which may be a few milliseconds.
         if kept_house.is_none_or(|at| at.elapsed() >= ROUND) {
             kept_house = Some(Instant::now());

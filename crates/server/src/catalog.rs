@@ -99,6 +99,18 @@ impl Table {
         self.users.values().map(|(_, account)| account)
     }
 
+    fn forget(&mut self, kind: u8, name: &[u8]) {
+        let Ok(name) = std::str::from_utf8(name) else { return };
+        match kind {
+            KEYSPACE => {
+                if let Some((_, keyspace)) = self.keyspaces.remove(name) {
+                    self.names.remove(&keyspace.id());
+                }
+            }
+            _ => drop(self.users.remove(name)),
+        }
+    }
+
     fn quotas(&self) -> impl Iterator<Item = (KeyspaceId, KeyspaceQuota)> {
         self.keyspaces.values().map(|(_, keyspace)| {
             let (bytes_max, keys_max) = (keyspace.bytes_max, keyspace.keys_max);
@@ -108,9 +120,12 @@ impl Table {
 
     /// Takes in one stored entry.
     fn load(&mut self, kind: u8, name: &[u8], value: &[u8]) -> Result<(), Error> {
-        let damaged = || Error::new(ErrorKind::Corrupt, "a catalog row does not decode");
-        let name = std::str::from_utf8(name).map_err(|_| damaged())?;
-        let (version, body) = catalog::parse_row(value).ok_or_else(damaged)?;
+        let (version, body) = catalog::parse_row(value).ok_or_else(undecodable)?;
+        self.put(kind, name, version, body)
+    }
+
+    fn put(&mut self, kind: u8, name: &[u8], version: u64, body: &[u8]) -> Result<(), Error> {
+        let name = std::str::from_utf8(name).map_err(|_| undecodable())?;
         let what = |error: Error| error.context(format!("catalog entry {name:?}"));
         match kind {
             KEYSPACE => {
@@ -135,6 +150,10 @@ impl Table {
         }
         Ok(())
     }
+}
+
+fn undecodable() -> Error {
+    Error::new(ErrorKind::Corrupt, "a catalog row does not decode")
 }
 
 /// A change at work: the table as it will be, and the record that says so.
@@ -303,6 +322,26 @@ impl Catalog {
     fn publish(&self, state: &State) {
         let word = state.version << 1 | u64::from(!state.staged.is_empty());
         self.word.store(word, Ordering::Release);
+    }
+
+    /// Takes in a change that came from the log: it is in force at once.
+    pub(crate) fn follow(&self, shard: &Shard, change: &Effect<'_>) -> Result<(), Error> {
+        let _one_at_a_time = self.changes.lock();
+        let mut state = self.state.lock();
+        let mut table = (*state.durable).clone();
+        match *change {
+            Effect::PutCatalog { kind, name, version, body } => {
+                table.put(kind, name, version, body)?;
+            }
+            Effect::DeleteCatalog { kind, name, .. } => table.forget(kind, name),
+            _ => return Ok(()),
+        }
+        // Changes that waited here were lost: whoever follows does not own the data.
+        state.staged.clear();
+        self.enforce(&mut state, shard, Arc::new(table));
+        state.version += 1;
+        self.publish(&state);
+        Ok(())
     }
 
     /// Makes a change as one record of the log. It is in force when the gate is open. Must not be

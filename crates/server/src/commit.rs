@@ -11,14 +11,15 @@ use std::{
 };
 
 use holdfast_base::{Error, ErrorKind};
-use holdfast_log::{Position, Session};
+use holdfast_log::{Position, Session, lease::RENEW_EVERY};
 use holdfast_shard::CommitStep;
 
 use crate::{
+    data::log_error,
     ending,
     metrics::MeasuredSession,
-    node::{Node, log_error},
-    ownership::{RENEW_EVERY, step_down},
+    node::Node,
+    ownership::{now_ns, step_down},
 };
 
 /// Without work, the log's durable position is made explicit after this long (see DESIGN, "The log
@@ -67,7 +68,7 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
         } else {
             watermark_due = true;
         }
-        let sent = Instant::now();
+        let (sent, sent_ns) = (Instant::now(), now_ns());
         let mut step = node.shard.commit_step(&mut **open);
         if step == CommitStep::Idle && renewed.elapsed() >= RENEW_EVERY {
             step = renew(node, &mut **open);
@@ -76,7 +77,7 @@ pub(crate) fn run_committer(node: &Node, session: Box<dyn Session>) {
             CommitStep::Idle => {}
             CommitStep::Durable(durable) => {
                 renewed = sent;
-                node.lease.extend(sent);
+                node.lease.extend(sent_ns);
                 node.lag.note(durable, Instant::now());
                 node.inboxes.iter().for_each(|inbox| inbox.ring_durable());
             }
@@ -135,16 +136,15 @@ fn reopen(node: &Node) -> Option<Box<dyn Session>> {
 
 /// Opens a session in a higher epoch and takes the shard over.
 pub(crate) fn open_session(node: &Node) -> Result<Box<dyn Session>, Error> {
-    let sent = Instant::now();
+    let sent_ns = now_ns();
     let (session, position) = node.log.open_session(node.shard.id()).map_err(log_error)?;
-    node.lease.extend(sent);
-    let applied = node.shard.stats().applied_lsn;
-    if position.next_lsn != applied.next() {
+    let (known, next) = (node.shard.durable(), position.next_lsn);
+    if next != known.next() {
         // Only on a replicated log: an append without an answer was stored after all.
-        let next = position.next_lsn;
-        tracing::error!(%applied, %next, "the log holds what had no answer here: this node ends, to replay it");
-        ending::end(node);
+        tracing::warn!(%known, %next, "the log holds what had no answer here: it is taken in");
+        node.follow_to_end()?;
     }
+    node.lease.extend(sent_ns);
     let session = begin_session(node, session, &position)?;
     node.members.iter().for_each(|members| members.note_owner(position.epoch.0));
     Ok(session)

@@ -62,6 +62,8 @@ pub struct Config {
     pub redis_tls_announce: String,
     /// Whether a node that stands by passes connections on to the owner.
     pub redis_forward: bool,
+    /// Reads that may be old are answered while no more time has passed since a sign of the owner.
+    pub redis_replica_seconds_max: u64,
     /// Most client connections.
     pub redis_clients_max: usize,
     /// Password of the user `default`; empty: none is asked for.
@@ -136,6 +138,7 @@ impl Default for Config {
             redis_announce: String::new(),
             redis_tls_announce: String::new(),
             redis_forward: false,
+            redis_replica_seconds_max: 10,
             redis_clients_max: 20_000,
             redis_password: String::new(),
             redis_output_bytes_max: ByteSize::mib(256),

@@ -91,6 +91,18 @@ fn stats(node: &Node, out: &mut String) {
 }
 
 fn replication(node: &Node, out: &mut String) {
+    if let Some(members) = node.members.as_ref().filter(|_| !node.owns()) {
+        line(out, "role", "slave");
+        let owner = members.elsewhere(false);
+        let (host, port) = owner.unwrap_or_default();
+        line(out, "master_host", host);
+        line(out, "master_port", port);
+        line(out, "master_link_status", if node.is_fresh() { "up" } else { "down" });
+        line(out, "slave_repl_offset", node.shown());
+        line(out, "slave_read_only", 1);
+        line(out, "holdfast_staleness_ms", node.staleness().as_millis());
+        return;
+    }
     line(out, "role", "master");
     let others = node.members.as_ref().map_or(0, |members| members.view().serving().len());
     line(out, "connected_slaves", others.saturating_sub(1));

@@ -11,9 +11,12 @@ mod clients;
 mod commit;
 mod config;
 mod connection;
+mod data;
 mod ending;
 mod farewell;
 mod fetch;
+mod follow;
+mod forward;
 mod freed;
 #[cfg(test)]
 mod fuzz;
@@ -41,10 +44,11 @@ pub use backup::{StoreUse, back_up_stopped, open_store};
 pub use config::{
     ClientCertificates, Config, MemoryPlan, SETTINGS, Setting, Sync, TakeOver, distance,
 };
+pub use data::check;
 pub use freed::give_back_freed_memory_by;
 pub use listeners::Addresses;
 pub use metrics::reference as metrics_reference;
-pub use node::{Node, OpenProgress, check};
+pub use node::{Node, OpenProgress};
 pub use ports::PortPolicy;
 pub use restore::{RestoreRequest, restore};
 pub use session::command_reference;

@@ -434,8 +434,8 @@ pub(crate) fn run(startup: &Startup, members: &Members) {
     while !startup.is_over() {
         if let Some(node) = startup.node() {
             let stats = node.shard.stats();
-            members.applied.store(stats.applied_lsn.0, Ordering::Relaxed);
-            members.lease_held.store(node.lease.holds(), Ordering::Relaxed);
+            members.applied.store(stats.durable_lsn.0, Ordering::Relaxed);
+            members.lease_held.store(node.holds_lease(), Ordering::Relaxed);
             members.log_takes_writes.store(!stats.failed, Ordering::Relaxed);
         }
         let mut turn = || -> Result<bool, LogError> {

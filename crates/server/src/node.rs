@@ -1,12 +1,12 @@
 //! One node: opens its data, starts its threads, and stops them in order.
 //!
-//! Start: log, engine, replay, take-over, threads, listeners; only then is it ready. Stop: no more
+//! Start: listeners, log, engine, replay; then it takes the data over, or serves as a replica until it may.
+//! Ready is only who owns the data. Stop: no more
 //! requests, everything staged made durable and applied, engine flushed, within a bound.
 
 use std::{
-    collections::BTreeMap,
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,46 +15,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_backup::{RESTORING_FILE, remove_checkpoint};
-use holdfast_base::{Error, ErrorKind, Lsn, ShardId, row::AppliedState};
-use holdfast_engine::{Engine, EngineError, EngineErrorKind, EngineOptions, RocksEngine};
-use holdfast_io::{Clock, Disk, DiskLock, OsRandom, Random, RealDisk, SeededRandom, SystemClock};
-use holdfast_jetstream::{Entries, JetStreamLog, JetStreamOptions, TlsFiles};
-use holdfast_log::{EmbeddedLog, EmbeddedOptions, Log, Session, SyncPolicy};
-use holdfast_shard::{Limits, Shard, ShardParts, replay};
+use holdfast_base::{Error, ErrorKind, Lsn};
+use holdfast_engine::{Engine, RocksEngine};
+use holdfast_io::{Clock, Disk, DiskLock, SeededRandom, SystemClock};
+use holdfast_log::{Log, lease::Lease};
+use holdfast_shard::{Limits, Shard, ShardParts};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Config, PortPolicy, Sync,
+    Config, PortPolicy,
     archive::{self, ArchiveState},
     background,
     backup::{self, Backups},
     catalog::Catalog,
     clients::Clients,
     commit,
+    data::{Opened, SHARD, io_error, open_data},
     fetch::{self, FetchQueue},
+    forward::Forwarder,
     freed::Freed,
     inbox::Inbox,
     listeners::{Addresses, Listeners},
     members::Members,
-    metrics::{Lag, LogMetrics, MeasuredDisk, NodeMetrics, WorkerMetrics},
-    ownership::{self, Lease},
-    scheduling,
-    startup::Startup,
+    metrics::{Lag, NodeMetrics, WorkerMetrics},
+    ownership, scheduling,
+    startup::{Starting, Startup},
     tls::{self, Certificates, Failure},
     worker::{Door, Worker},
 };
 
-/// Folder of the log below the data folder.
-pub(crate) const LOG_DIR: &str = "log";
-/// Where a log stands while it is made, or moved in (docs/formats.md, "Data folder").
-const LOG_MAKING_DIR: &str = "log.new";
-/// Folder of the engine below the data folder.
-pub(crate) const ENGINE_DIR: &str = "engine";
-/// File that keeps a second process out of the data folder.
-pub(crate) const LOCK_FILE: &str = "lock";
-/// The only shard of a single node.
-pub(crate) const SHARD: ShardId = ShardId(0);
 /// Forward jumps of the wall clock above this are refused.
 const CLOCK_JUMP_MS_MAX: u64 = 60_000;
 
@@ -100,6 +89,12 @@ pub struct Node {
     /// When positions became durable.
     pub(crate) lag: Lag,
     pub(crate) lease: Lease,
+    /// Whether the data is this node's: once it is, until the process ends.
+    owns: AtomicBool,
+    /// See [`Node::note_heard`].
+    pub(crate) heard_ns: AtomicU64,
+    /// Passes clients on to the owner, if that is wanted.
+    pub(crate) forwarder: Option<Forwarder>,
     /// The cluster's nodes, with a replicated log.
     pub(crate) members: Option<Arc<Members>>,
     /// For ops that choose members; not for secrets. A leaf in the lock order.
@@ -133,163 +128,10 @@ pub struct Node {
     _lock: DiskLock,
 }
 
-pub(crate) fn log_error(error: holdfast_log::LogError) -> Error {
-    Error::new(error.kind(), error.to_string())
-}
-
-pub(crate) fn io_error(what: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    move |error| Error::new(ErrorKind::Unavailable, format!("{}: {error}", what.display()))
-}
-
-/// Log and engine of a data folder, opened and in agreement, and the state that they hold.
-pub(crate) struct Opened {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) log: Arc<dyn Log>,
-    /// Beside a replicated log: what its nodes tell each other.
-    pub(crate) entries: Option<Entries>,
-    pub(crate) engine: RocksEngine,
-    applied: AppliedState,
-    pub(crate) seed: u64,
-    lock: DiskLock,
-}
-
-pub(crate) fn open_data(
-    config: &Config,
-    log_metrics: &Arc<LogMetrics>,
-    progress: &mut dyn FnMut(OpenProgress),
-) -> Result<Opened, Error> {
-    make_durable(&config.data)?;
-    let disk: Arc<dyn Disk> =
-        Arc::new(RealDisk::new(&config.data).map_err(io_error(&config.data))?);
-    let lock = disk.lock(LOCK_FILE).map_err(io_error(&config.data))?;
-    refuse_half_restored(&*disk, &config.data)?;
-    remove_checkpoint(&*disk)?;
-    // What is made last: a folder without it was never a node's.
-    let made_last = if config.log_servers.is_empty() { LOG_DIR } else { ENGINE_DIR };
-    let fresh = !disk.exists(made_last).map_err(io_error(&config.data))?;
-    let engine_mode =
-        if fresh { holdfast_engine::OpenMode::Create } else { holdfast_engine::OpenMode::Existing };
-    let plan = config.memory_plan();
-    let options = EngineOptions {
-        block_cache_bytes: usize::try_from(plan.block_cache).unwrap_or(usize::MAX),
-        memtable_bytes_total: usize::try_from(plan.memtables).unwrap_or(usize::MAX),
-        background_bytes_per_second: config.engine_background_bytes_per_second.0,
-        ..EngineOptions::default()
-    };
-    let engine = RocksEngine::open(&config.data.join(ENGINE_DIR), engine_mode, &options)?;
-    let stored = holdfast_shard::stored_state(&engine, SHARD)?;
-    let mut random = OsRandom::new().map_err(io_error(Path::new("/dev/urandom")))?;
-    let claims = stored.iter().map(|state| (SHARD, state.lsn)).collect();
-    let (log, entries): (Arc<dyn Log>, _) = if config.log_servers.is_empty() {
-        (embedded_log(config, disk.clone(), log_metrics, fresh, claims, &mut random)?, None)
-    } else {
-        let log = replicated_log(config, claims, &mut random)?;
-        let entries = log.entries();
-        (Arc::new(log), Some(entries))
-    };
-    let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
-    let replayed = replay(SHARD, &*log, &engine, |at| {
-        progress(OpenProgress::Replaying {
-            done: at.applied.0 - first.0,
-            total: at.end.0 - first.0,
-        });
-    })?;
-    let applied = replayed.unwrap_or_else(|| {
-        let mut hash_seed = [0; 16];
-        random.fill(&mut hash_seed);
-        AppliedState { hash_seed, ..AppliedState::default() }
-    });
-    Ok(Opened { disk, log, entries, engine, applied, seed: random.next_u64(), lock })
-}
-
-impl Opened {
-    /// The last position that the engine has.
-    pub(crate) fn applied(&self) -> Lsn {
-        self.applied.lsn
-    }
-
-    /// Bytes of the log that are known and not applied.
-    pub(crate) fn behind_bytes(&self) -> u64 {
-        self.log.bytes_from(SHARD, self.applied.lsn.next())
-    }
-
-    /// Replays what has come into the log since it was opened.
-    pub(crate) fn replay_rest(&mut self) -> Result<(), Error> {
-        if let Some(applied) = replay(SHARD, &*self.log, &self.engine, |_| {})? {
-            self.applied = applied;
-        }
-        Ok(())
-    }
-}
-
-fn embedded_log(
-    config: &Config,
-    disk: Arc<dyn Disk>,
-    metrics: &Arc<LogMetrics>,
-    fresh: bool,
-    engine_claims: BTreeMap<ShardId, Lsn>,
-    random: &mut dyn Random,
-) -> Result<Arc<dyn Log>, Error> {
-    let mode =
-        if fresh { holdfast_log::OpenMode::Create } else { holdfast_log::OpenMode::Existing };
-    let options = EmbeddedOptions {
-        segment_bytes: config.log_segment_bytes.0,
-        sync: match config.log_sync {
-            Sync::Always => SyncPolicy::Always,
-            Sync::Never => SyncPolicy::Never,
-        },
-        engine_claims,
-        ..EmbeddedOptions::new(LOG_DIR, mode)
-    };
-    let disk = MeasuredDisk::wrap(disk, metrics.clone());
-    Ok(Arc::new(EmbeddedLog::open(disk, options, random).map_err(log_error)?))
-}
-
-/// The log on log servers. It may be made at any start: it then has another identity than what the
-/// engine holds, and is refused.
-fn replicated_log(
-    config: &Config,
-    claims: BTreeMap<ShardId, Lsn>,
-    random: &mut dyn Random,
-) -> Result<JetStreamLog, Error> {
-    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
-    let options = JetStreamOptions {
-        replicas: config.log_replicas,
-        claims,
-        nkey_seed_file: given(&config.log_nkey_seed_file),
-        tls: given(&config.log_ca_file).map(|ca| TlsFiles { ca, identity: None }),
-        ..JetStreamOptions::new(config.log_servers.clone(), &config.log_name, vec![SHARD])
-    };
-    JetStreamLog::open(options, random).map_err(log_error)
-}
-
-/// A folder in which a restore was broken off looks like a node's and is none.
-fn refuse_half_restored(disk: &dyn Disk, data: &Path) -> Result<(), Error> {
-    if !disk.exists(RESTORING_FILE).map_err(io_error(data))? {
-        return Ok(());
-    }
-    let text = "a restore was broken off here: empty the folder and restore again";
-    Err(Error::new(ErrorKind::Corrupt, format!("{}: {text}", data.display())))
-}
-
-/// Makes a folder if need be. Its own name, and those of parents that are made with it, survive a
-/// power cut only if the folders in which they stand were synced.
-pub(crate) fn make_durable(path: &Path) -> Result<(), Error> {
-    let absolute = std::path::absolute(path).map_err(io_error(path))?;
-    let made = absolute.ancestors().take_while(|folder| !folder.exists()).count();
-    std::fs::create_dir_all(&absolute).map_err(io_error(path))?;
-    let absolute = absolute.canonicalize().map_err(io_error(path))?;
-    for folder in absolute.ancestors().take(2.max(made + 1)) {
-        let folder_file = std::fs::File::open(folder).map_err(io_error(folder))?;
-        folder_file.sync_all().map_err(io_error(folder))?;
-    }
-    Ok(())
-}
-
 impl Node {
-    /// Listens, opens the data folder, replays what the engine lacks, and starts all threads. While
-    /// it replays or stands by, it answers that it does (`startup`). `progress` may say that it is to
-    /// stop: then it does so while it stands by, and there is no node.
+    /// Listens, opens the data folder, replays what the engine lacks, and takes the data over, or stands by
+    /// until it may: then it serves what a replica does. `progress` may say that it is to stop: then it does so
+    /// while it stands by, and there is no node.
     pub fn start(
         mut config: Config,
         ports: PortPolicy,
@@ -312,30 +154,63 @@ impl Node {
             let _ = tell(at);
         })?;
         let members = startup.join_cluster(&mut opened)?;
-        let Some(taken) = ownership::take(&mut opened, config.log_take_over, &mut tell)? else {
-            return Ok(None);
-        };
-        startup.note_taking_over(taken.epoch());
-        // Nobody else appends any more: what an earlier owner had under way is in the log by now, or never.
-        opened.replay_rest()?;
         let node = Node::assemble(config, opened, data_threads, &startup, listeners.addresses)?;
         let node = Arc::new(node);
-        let epoch = taken.epoch().0;
-        let (session, position) = taken.wait_for_others(&node.lease)?;
-        node.advance_time();
-        let session = commit::begin_session(&node, session, &position)?;
-        node.start_threads(session, listeners, &startup)?;
-        node.ready.store(true, Ordering::Release);
-        node.threads.lock().extend(startup.end(&node).into_iter().chain(members));
-        node.members.iter().for_each(|members| members.note_owner(epoch));
-        Ok(Some(node))
+        node.threads.lock().extend(members);
+        let owns = node.become_owner(listeners, &startup, &mut tell);
+        if !matches!(owns, Ok(true))
+            && let Err(error) = node.stop()
+        {
+            tracing::warn!(%error, "it did not stop in order");
+        }
+        owns.map(|owns| owns.then_some(node))
+    }
+
+    /// Takes the data over, when it may. Serves from then on, or already while it stands by.
+    fn become_owner(
+        self: &Arc<Node>,
+        listeners: Listeners,
+        startup: &Starting,
+        tell: &mut dyn FnMut(OpenProgress) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        self.spawn("apply", commit::run_applier)?;
+        let mut listeners = Some(listeners);
+        let taken = ownership::take(self, &mut |at| {
+            let listeners = listeners.take();
+            listeners.map_or(Ok(()), |listeners| self.serve(listeners, startup))?;
+            Ok(tell(at))
+        })?;
+        let Some(taken) = taken else { return Ok(false) };
+        let epoch = taken.epoch();
+        startup.note_taking_over(epoch);
+        // Nobody else appends any more: what an earlier owner had under way is in the log by now, or never.
+        self.follow_to_end()?;
+        let (session, position, sent_ns) = taken.wait_for_others()?;
+        self.advance_time();
+        let session = commit::begin_session(self, session, &position)?;
+        self.spawn("log", move |node| commit::run_committer(node, session))?;
+        self.spawn("backup", backup::run)?;
+        if !self.config.archive_url.is_empty() {
+            self.spawn("archive", archive::run)?;
+        }
+        if self.config.log_servers.is_empty() {
+            self.lease.never_ends();
+        } else {
+            self.lease.extend(sent_ns);
+        }
+        self.owns.store(true, Ordering::Release);
+        self.metrics.stands_by.store(0, Ordering::Relaxed);
+        listeners.map_or(Ok(()), |listeners| self.serve(listeners, startup))?;
+        self.ready.store(true, Ordering::Release);
+        self.members.iter().for_each(|members| members.note_owner(epoch.0));
+        Ok(true)
     }
 
     fn assemble(
         config: Config,
         opened: Opened,
         data_threads: usize,
-        startup: &Startup,
+        startup: &Starting,
         addresses: Addresses,
     ) -> Result<Node, Error> {
         let plan = config.memory_plan();
@@ -351,12 +226,20 @@ impl Node {
                 scan_bytes_max: usize::try_from(plan.connections).unwrap_or(usize::MAX),
             },
         });
+        let forwarder = config.redis_forward.then(|| {
+            let (clients, open) = (startup.clients.clone(), startup.metrics.forwarded.clone());
+            Forwarder::start(clients, open, plan.connections)
+                .map_err(io_error(Path::new("the thread `forward`")))
+        });
         let inboxes: Result<Vec<_>, _> =
             (0..data_threads).map(|_| Inbox::new().map(Arc::new)).collect();
         let inboxes = inboxes
             .map_err(|errno| Error::new(ErrorKind::Unavailable, format!("eventfd: {errno}")))?;
         Ok(Node {
-            lease: Lease::new(!config.log_servers.is_empty()),
+            lease: Lease::new(),
+            owns: AtomicBool::new(false),
+            heard_ns: AtomicU64::new(0),
+            forwarder: forwarder.transpose()?,
             members: startup.members.get().cloned(),
             catalog: Catalog::load(&opened.engine, &shard, &config.redis_password)?,
             config,
@@ -396,19 +279,9 @@ impl Node {
         })
     }
 
-    fn start_threads(
-        self: &Arc<Node>,
-        session: Box<dyn Session>,
-        listeners: Listeners,
-        startup: &Startup,
-    ) -> Result<(), Error> {
-        self.spawn("log", move |node| commit::run_committer(node, session))?;
-        self.spawn("apply", commit::run_applier)?;
+    /// Starts what answers clients, and what keeps the engine in order.
+    fn serve(self: &Arc<Node>, listeners: Listeners, startup: &Starting) -> Result<(), Error> {
         self.spawn("background", background::run)?;
-        self.spawn("backup", backup::run)?;
-        if !self.config.archive_url.is_empty() {
-            self.spawn("archive", archive::run)?;
-        }
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;
         }
@@ -433,6 +306,7 @@ impl Node {
                 "threads stay scheduled alike: reads may wait behind background work"
             );
         }
+        self.threads.lock().extend(startup.end(self));
         Ok(())
     }
 
@@ -539,6 +413,16 @@ impl Node {
         self.stop_deadline.lock().is_some_and(|deadline| Instant::now() > deadline)
     }
 
+    /// Whether the data is this node's, as far as it knows.
+    pub(crate) fn owns(&self) -> bool {
+        self.owns.load(Ordering::Acquire)
+    }
+
+    /// Whether this node may answer as the owner from what it holds.
+    pub(crate) fn holds_lease(&self) -> bool {
+        ownership::holds(&self.lease)
+    }
+
     /// Whether a stop has begun: no more requests are taken.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
@@ -564,7 +448,11 @@ impl Node {
 
     /// Why reads and writes are not served, in words.
     pub(crate) fn why_not_ready(&self) -> String {
+        let epoch = self.metrics.stands_by.load(Ordering::Relaxed);
         match self.shard.failure() {
+            _ if epoch > 0 => {
+                format!("Holdfast stands by: another node serves this data, since epoch {epoch}")
+            }
             Some(error) => error.to_string(),
             None if self.apply_fails.load(Ordering::Acquire) => {
                 "the engine refuses durable records".into()
@@ -598,7 +486,9 @@ impl Node {
         }
         self.shard.stop();
         self.join("log");
-        ownership::wait_for_successor(self);
+        if self.owns() {
+            ownership::wait_for_successor(self);
+        }
         self.commits_ended.store(true, Ordering::Release);
         self.join("apply");
         if !self.shard.is_drained() {
@@ -657,90 +547,4 @@ fn warn_of_open_http(config: &Config, addresses: &Addresses) {
             );
         }
     }
-}
-
-/// Verifies every checksum of a stopped node's data, and that log and engine agree. Gives the
-/// report's lines; an error if something is wrong.
-pub fn check(data: &Path) -> Result<Vec<String>, Error> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(data).map_err(io_error(data))?);
-    refuse_half_restored(&*disk, data)?;
-    must_hold_data(&*disk, data)?;
-    let _lock = disk.lock(LOCK_FILE).map_err(io_error(data))?;
-    verify_data(&disk, data)
-}
-
-/// Refuses a folder in which no node has ever been.
-pub(crate) fn must_hold_data(disk: &dyn Disk, data: &Path) -> Result<(), Error> {
-    if disk.exists(LOG_DIR).map_err(io_error(data))? {
-        return Ok(());
-    }
-    let here = data.display();
-    if disk.exists(LOG_MAKING_DIR).map_err(io_error(data))? {
-        let text = format!("{here}: a start was cut short; start the node once, then try again");
-        return Err(Error::new(ErrorKind::Invalid, text));
-    }
-    if disk.exists(ENGINE_DIR).map_err(io_error(data))? {
-        return Err(damaged(&format!("{here}: there is an engine, but no log beside it")));
-    }
-    Err(Error::new(ErrorKind::Invalid, format!("{here}: no data of a node here")))
-}
-
-/// As [`check`], of a folder that is locked already.
-pub(crate) fn verify_data(disk: &Arc<dyn Disk>, data: &Path) -> Result<Vec<String>, Error> {
-    let report = holdfast_log::embedded::verify(&**disk, LOG_DIR).map_err(log_error)?;
-    let mut lines = vec![format!(
-        "log: {} segments, {} groups, {} records",
-        report.segments, report.groups, report.records
-    )];
-    if let Some((file, offset)) = &report.torn {
-        lines.push(format!("log: the last write, {file} at {offset}, is torn and will be cut off"));
-    }
-    if report.start_cut_short {
-        lines.push("log: a start was cut short; the next one finishes it".to_owned());
-    }
-    if let Some(problem) = report.problems.first() {
-        return Err(Error::new(ErrorKind::Corrupt, problem.to_string()));
-    }
-    let options = EngineOptions::default();
-    let engine =
-        RocksEngine::open(&data.join(ENGINE_DIR), holdfast_engine::OpenMode::Existing, &options)
-            .map_err(engine_error)?;
-    let verified = engine.verify().map_err(engine_error)?;
-    lines.push(format!("engine: {} files, {} bytes", verified.files, verified.bytes));
-    if let Some(damage) = verified.damage.first() {
-        return Err(damaged(&format!("engine: {damage}")));
-    }
-    let state = holdfast_shard::stored_state(&engine, SHARD)?.unwrap_or_default();
-    let ends = report.shards.get(&SHARD);
-    let (first, next) = ends.map_or((Lsn(1), Lsn(1)), |shard| (shard.first, shard.next));
-    lines.push(format!(
-        "agreement: the engine has applied {}, the log holds {first} to {}",
-        state.lsn,
-        Lsn(next.0.saturating_sub(1))
-    ));
-    if state.lsn >= next || state.lsn.next() < first {
-        let text = format!(
-            "log and engine are not of one time: the engine has applied {}, but the log holds {first} \
-             to before {next}",
-            state.lsn
-        );
-        return Err(damaged(&text));
-    }
-    Ok(lines)
-}
-
-/// What keeps the engine of a stopped node from being read. A missing file is an I/O error.
-fn engine_error(error: EngineError) -> Error {
-    match error.kind {
-        EngineErrorKind::Corrupt | EngineErrorKind::Missing | EngineErrorKind::Io => {
-            damaged(&error.to_string())
-        }
-        _ => error.into(),
-    }
-}
-
-/// What is damaged, with what to do about it.
-fn damaged(what: &str) -> Error {
-    let advice = "keep the folder, put the missing or damaged file back, or restore from a backup";
-    Error::new(ErrorKind::Corrupt, format!("{what}. Acknowledged records may be lost: {advice}"))
 }

@@ -2,39 +2,35 @@
 //!
 //! On a replicated log one node at a time owns it: the one whose session was opened last. Others stand by,
 //! follow the log, and take over once its owner has given the data up or no sign of life for longer than its
-//! lease. The log is the judge of that, and clocks decide nothing but how long to wait:
+//! lease ([`holdfast_log::lease`]):
 //!
-//! - The owner's **lease** runs for [`LEASE`] on its own clock, from before it sent the last sign that became
-//!   durable (`Lease`). It covers what is answered from memory; writes need none, the log refuses them.
-//! - Whoever takes over answers nothing before the lease of the last sign that it found has run out, counted
-//!   from when it saw that sign, which is later than when it was sent.
+//! - The owner answers from memory while its lease holds; writes need none, the log refuses them.
+//! - Whoever takes over answers nothing before the lease of the last sign that it found has run out.
 //! - What was read is sent only if the lease holds then, so a process that stood still sends nothing old.
 
 use std::{
     ops::ControlFlow,
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use holdfast_base::{Epoch, Error, ErrorKind};
-use holdfast_log::{LogError, Owner, Position, Session, Sign};
-
-use crate::{
-    OpenProgress, TakeOver, ending,
-    node::{Node, Opened, SHARD, log_error},
+use holdfast_io::{Clock, SystemClock};
+use holdfast_log::{
+    LogError, Owner, Position, Session, Sign,
+    lease::{Lease, RENEW_EVERY, Watch},
 };
 
-/// How long a sign of life is good for.
-const LEASE: Duration = Duration::from_secs(2);
-/// When others take it for run out: their clocks may run faster, by a twentieth.
-const SILENCE: Duration = Duration::from_millis(2_100);
-/// Between two signs of an owner that writes nothing.
-pub(crate) const RENEW_EVERY: Duration = Duration::from_millis(500);
+use crate::{
+    OpenProgress, TakeOver,
+    data::{SHARD, log_error},
+    ending,
+    node::Node,
+};
+
 /// Between two looks of a node that stands by.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Records that a node that stands by lets gather for its engine: rows in order cost half.
-const GATHER_BYTES: u64 = 1 << 20;
-const GATHER_FOR: Duration = Duration::from_millis(500);
+/// The same while something comes: how much later than at the owner it shows here, about.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a stop waits for another node to take over.
 const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(1);
@@ -45,31 +41,14 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const LAPSED_TEXT: &str = "TRYAGAIN the log servers have not confirmed for 2 seconds that this node \
                                       still owns its data";
 
-/// This node's right to answer from what it holds.
-pub(crate) struct Lease {
-    /// What the end is counted from. `None`: nobody else can own the data.
-    origin: Option<Instant>,
-    end_us: AtomicU64,
+/// What leases are counted on.
+pub(crate) fn now_ns() -> u64 {
+    SystemClock.monotonic_ns()
 }
 
-impl Lease {
-    /// One that never ends, or one that has not begun.
-    pub(crate) fn new(is_replicated: bool) -> Lease {
-        Lease { origin: is_replicated.then(Instant::now), end_us: AtomicU64::new(0) }
-    }
-
-    /// A sign that was sent then, or later, is durable.
-    pub(crate) fn extend(&self, sent: Instant) {
-        let Some(origin) = self.origin else { return };
-        let end = sent.saturating_duration_since(origin) + LEASE;
-        self.end_us.fetch_max(end.as_micros() as u64, Ordering::AcqRel);
-    }
-
-    /// Whether it holds now.
-    pub(crate) fn holds(&self) -> bool {
-        let Some(origin) = self.origin else { return true };
-        (origin.elapsed().as_micros() as u64) < self.end_us.load(Ordering::Acquire)
-    }
+/// Whether the lease holds now.
+pub(crate) fn holds(lease: &Lease) -> bool {
+    lease.is_endless() || lease.holds(now_ns())
 }
 
 /// The shard, taken.
@@ -77,21 +56,21 @@ pub(crate) struct Taken {
     session: Box<dyn Session>,
     position: Position,
     /// When the last sign of this session was sent.
-    sent: Instant,
+    sent_ns: u64,
     /// Until then the one before may still answer.
-    others_until: Instant,
+    others_until_ns: u64,
 }
 
 /// Follows the log until this node may have the data, and takes it. `None`: it was told to stop before.
 pub(crate) fn take(
-    opened: &mut Opened,
-    policy: TakeOver,
-    tell: &mut dyn FnMut(OpenProgress) -> ControlFlow<()>,
+    node: &Node,
+    tell: &mut dyn FnMut(OpenProgress) -> Result<ControlFlow<()>, Error>,
 ) -> Result<Option<Taken>, Error> {
-    let log = opened.log.clone();
-    let mut sign = log.look(SHARD).map_err(log_error)?;
-    let mut seen = Instant::now();
-    let mut applied = Instant::now();
+    let (log, policy) = (&node.log, node.config.log_take_over);
+    let mut watch = Watch::new(log.look(SHARD).map_err(log_error)?, now_ns());
+    let mut pause = LOOK_EVERY;
+    // When the last sign was looked for whose records are not all taken in yet.
+    let mut unheard_ns = None;
     let mut complained: Option<Instant> = None;
     let mut complain = |error: &LogError| {
         if complained.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
@@ -100,7 +79,7 @@ pub(crate) fn take(
         }
     };
     loop {
-        match try_to_take(opened, policy, sign, seen) {
+        match try_to_take(node, policy, &watch) {
             Ok(Some(taken)) => return Ok(Some(taken)),
             Ok(None) | Err(LogError::NotOwner(_)) => {}
             Err(error) if policy == TakeOver::AtStart || !is_passing(&error) => {
@@ -108,28 +87,29 @@ pub(crate) fn take(
             }
             Err(error) => {
                 complain(&error);
-                // An owner that could not reach them either gets the time to say so.
-                seen = Instant::now();
+                watch.lost_sight(now_ns());
             }
         }
-        if let Owner::Session(epoch) = sign.owner
-            && tell(OpenProgress::StandingBy { epoch: epoch.0, applied: opened.applied() })
-                .is_break()
+        if let Owner::Session(epoch) = watch.sign().owner
+            && tell(OpenProgress::StandingBy { epoch: epoch.0, applied: node.shown() })?.is_break()
         {
             return Ok(None);
         }
-        std::thread::park_timeout(LOOK_EVERY);
+        std::thread::park_timeout(pause);
+        pause = LOOK_EVERY;
+        let looked_ns = now_ns();
         match log.look(SHARD) {
-            Ok(newer) => {
-                if newer != sign {
-                    (sign, seen) = (newer, Instant::now());
+            Ok(sign) => {
+                if sign != watch.sign() {
+                    pause = LOOK_AGAIN;
+                    unheard_ns = Some(looked_ns);
                 }
-                if opened.behind_bytes() >= GATHER_BYTES || applied.elapsed() >= GATHER_FOR {
-                    applied = Instant::now();
-                    match opened.replay_rest() {
-                        Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
-                        _ => {}
-                    }
+                watch.saw(sign, now_ns());
+                match node.follow() {
+                    Ok(true) => unheard_ns.take().into_iter().for_each(|at| node.note_heard(at)),
+                    Ok(false) => pause = LOOK_AGAIN,
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                    Err(error) => return Err(error),
                 }
             }
             Err(error) if is_passing(&error) => complain(&error),
@@ -144,22 +124,16 @@ fn is_passing(error: &LogError) -> bool {
 }
 
 /// Takes the shard if nobody has it, or the last sign of who has it was seen long enough ago.
-fn try_to_take(
-    opened: &Opened,
-    policy: TakeOver,
-    sign: Sign,
-    seen: Instant,
-) -> Result<Option<Taken>, LogError> {
-    let is_free = sign.owner == Owner::Nobody || seen.elapsed() >= SILENCE;
-    let sent = Instant::now();
+fn try_to_take(node: &Node, policy: TakeOver, watch: &Watch) -> Result<Option<Taken>, LogError> {
+    let sent_ns = now_ns();
+    let is_free = watch.is_free(sent_ns);
     let (session, position) = match (is_free, policy) {
-        (true, _) => opened.log.open_session_after(SHARD, sign)?,
-        (false, TakeOver::AtStart) => opened.log.open_session(SHARD)?,
+        (true, _) => node.log.open_session_after(SHARD, watch.sign())?,
+        (false, TakeOver::AtStart) => node.log.open_session(SHARD)?,
         (false, TakeOver::WhenSilent) => return Ok(None),
     };
-    // The signs before this session's own are at most as late as now.
-    let others_until = if is_free { sent } else { Instant::now() + SILENCE };
-    Ok(Some(Taken { session, position, sent, others_until }))
+    let others_until_ns = Watch::others_until(is_free, sent_ns, now_ns());
+    Ok(Some(Taken { session, position, sent_ns, others_until_ns }))
 }
 
 impl Taken {
@@ -168,19 +142,18 @@ impl Taken {
         self.session.epoch()
     }
 
-    /// Waits until nobody else answers any more; the lease of this node holds then.
-    pub(crate) fn wait_for_others(
-        mut self,
-        lease: &Lease,
-    ) -> Result<(Box<dyn Session>, Position), Error> {
+    /// Waits until nobody else answers any more. Gives when the last sign was sent besides: this node's lease
+    /// may begin there.
+    pub(crate) fn wait_for_others(mut self) -> Result<(Box<dyn Session>, Position, u64), Error> {
         loop {
-            lease.extend(self.sent);
-            let wait = self.others_until.saturating_duration_since(Instant::now());
-            if wait.is_zero() && self.sent.elapsed() < RENEW_EVERY {
-                return Ok((self.session, self.position));
+            let now_ns = now_ns();
+            let wait = Duration::from_nanos(self.others_until_ns.saturating_sub(now_ns));
+            let since_sign = Duration::from_nanos(now_ns.saturating_sub(self.sent_ns));
+            if wait.is_zero() && since_sign < RENEW_EVERY {
+                return Ok((self.session, self.position, self.sent_ns));
             }
             std::thread::sleep(wait.min(RENEW_EVERY));
-            self.sent = Instant::now();
+            self.sent_ns = self::now_ns();
             let renewed = self.session.renew(false);
             renewed.map_err(|refused| Error::new(refused.kind(), refused.to_string()))?;
         }
@@ -251,36 +224,30 @@ mod tests {
             epoch: Epoch(7),
             last_time: Hlc(0),
         };
-        let now = Instant::now();
+        let sent_ns = now_ns();
         let session = Box::new(Signs { left: signs });
-        Taken { session, position, sent: now, others_until: now + wait }
+        Taken { session, position, sent_ns, others_until_ns: sent_ns + wait.as_nanos() as u64 }
     }
 
     #[test]
-    fn a_lease_holds_for_two_seconds_from_when_its_sign_was_sent() {
-        let lease = Lease::new(true);
-        assert!(!lease.holds(), "before the first sign");
-        lease.extend(Instant::now());
-        assert!(lease.holds());
-        let old =
-            Lease { origin: Instant::now().checked_sub(2 * LEASE), end_us: AtomicU64::new(0) };
-        let origin = old.origin.expect("the clock has run for longer");
-        old.extend(origin + LEASE / 2);
-        assert!(!old.holds(), "its end was half a lease ago");
-        old.extend(origin);
-        old.extend(origin + LEASE + LEASE / 2);
-        old.extend(origin);
-        assert!(old.holds(), "an older sign takes nothing away");
-        assert!(Lease::new(false).holds(), "nobody else can own an embedded log's data");
+    fn leases_are_counted_on_a_clock_that_goes_on_while_the_machine_sleeps() {
+        use rustix::time::{ClockId, clock_gettime};
+        let boot_ns = || {
+            let at = clock_gettime(ClockId::Boottime);
+            at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
+        };
+        let (before, now, after) = (boot_ns(), now_ns(), boot_ns());
+        assert!(before <= now && now <= after);
     }
 
     #[test]
     fn whoever_takes_over_waits_for_the_lease_before_and_keeps_its_own() {
-        let (lease, wait) = (Lease::new(true), RENEW_EVERY + RENEW_EVERY / 2);
-        let began = Instant::now();
-        taken(10, wait).wait_for_others(&lease).map(drop).expect("the log takes the signs");
-        assert!(began.elapsed() >= wait && lease.holds());
-        let lost = taken(1, wait).wait_for_others(&Lease::new(true)).map(drop);
+        let wait = RENEW_EVERY + RENEW_EVERY / 2;
+        let (began, lease) = (Instant::now(), Lease::new());
+        let owned = taken(10, wait).wait_for_others().map(|(.., sent_ns)| lease.extend(sent_ns));
+        owned.expect("the log takes the signs");
+        assert!(began.elapsed() >= wait && holds(&lease));
+        let lost = taken(1, wait).wait_for_others().map(drop);
         assert_eq!(lost.map_err(|error| error.kind()), Err(ErrorKind::NotOwner));
     }
 }

@@ -14,7 +14,7 @@ use holdfast_log::{EmbeddedOptions, OpenMode};
 
 use crate::{
     backup::{StoreUse, open_store},
-    node::{ENGINE_DIR, LOCK_FILE, LOG_DIR, SHARD, io_error, make_durable, verify_data},
+    data::{ENGINE_DIR, LOCK_FILE, LOG_DIR, SHARD, io_error, make_durable, verify_data},
 };
 
 /// What may be in a folder that counts as empty: the lock, and what a file system puts there.

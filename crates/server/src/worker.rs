@@ -108,6 +108,8 @@ pub(crate) struct Worker {
     unsubmitted: Option<Instant>,
     /// Connections that were not read because too much was staged.
     paused: Vec<u64>,
+    /// Connections whose next request waits until this node has followed the log further.
+    behind: Vec<u64>,
     /// Connections that have a deadline, and when these are looked at again.
     watched: Vec<u64>,
     look_at: Instant,
@@ -163,6 +165,7 @@ impl Worker {
             looked_at: None,
             unsubmitted: None,
             paused: Vec::new(),
+            behind: Vec::new(),
             watched: Vec::new(),
             look_at: Instant::now(),
             farewells: Farewells::new(FAREWELLS),
@@ -183,6 +186,7 @@ impl Worker {
             let now = Instant::now();
             self.resume_accepting(now);
             self.resume_paused(now);
+            self.resume_behind(now);
             self.handshakes_left = sealed::HANDSHAKES;
             for event in events.drain(..) {
                 match event.data.u64() {
@@ -218,7 +222,7 @@ impl Worker {
             }
             self.submit();
         }
-        if !self.gated.is_empty() {
+        if !self.gated.is_empty() || !self.behind.is_empty() {
             self.inbox.await_durability();
             // What became durable before the flag was set rang nobody: look once more.
             self.release();
@@ -228,7 +232,7 @@ impl Worker {
         self.submit();
         let timeout = if !self.dirty.is_empty() {
             Duration::ZERO
-        } else if !self.paused.is_empty() || self.node.is_stopping() {
+        } else if !self.paused.is_empty() || !self.behind.is_empty() || self.node.is_stopping() {
             PAUSED
         } else {
             IDLE
@@ -526,8 +530,13 @@ impl Worker {
         bytes: &[u8],
         now: Instant,
     ) -> Option<Family> {
+        if connection.session.reading.waits(&self.node, now) {
+            connection.fetching = true;
+            self.behind.push(token);
+            return None;
+        }
         let start = connection.wire.output.len();
-        connection.session.has_lease = self.node.lease.holds();
+        connection.session.has_lease = self.node.holds_lease();
         connection.is_under_lease |= connection.session.has_lease;
         let args = connection.wire.parser.args(bytes);
         let tier = if connection.fetches < FETCHES_MAX { Tier::Cached } else { Tier::Any };
@@ -602,6 +611,13 @@ impl Worker {
         }
     }
 
+    fn resume_behind(&mut self, now: Instant) {
+        for token in std::mem::take(&mut self.behind) {
+            // The same request is run, or waits, once more.
+            self.on_fetched(token, now);
+        }
+    }
+
     fn mark_dirty(&mut self, token: u64, connection: &mut Connection) {
         if !connection.is_dirty {
             connection.is_dirty = true;
@@ -663,7 +679,7 @@ impl Worker {
 
     /// Writes what may leave.
     fn flush(&mut self, token: u64, connection: &mut Connection) -> Next {
-        if connection.is_under_lease && !self.node.lease.holds() {
+        if connection.is_under_lease && !self.node.holds_lease() {
             // What is read may be old by now, and what waits for the log was not answered in time.
             self.node.metrics.lease_cut_off.fetch_add(1, Ordering::Relaxed);
             return Next::IsLost;

@@ -4,6 +4,8 @@
 //! the rows of records that are staged and not applied; a record is applied only after it was
 //! durable; after a failure nothing is staged until the log was reopened. No threads, no I/O.
 
+mod follow;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
@@ -21,6 +23,8 @@ use holdfast_base::{
     row::{AppliedState, KeyspaceUsage},
 };
 use holdfast_log::Position;
+
+pub(crate) use follow::Followed;
 
 use crate::{
     OpError,
@@ -190,8 +194,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// A shard that has applied everything that its log holds. Nothing may be staged before
-    /// [`Self::take_over`].
+    /// A shard that has applied everything that its log held. Nothing may be staged before
+    /// [`Self::take_over`]; what comes into the log meanwhile is followed.
     pub fn new(shard: ShardId, applied: AppliedState, limits: Limits) -> Core {
         let mut applied = applied;
         applied.next_generation = applied.next_generation.max(FIRST_FREE_GENERATION);
@@ -220,7 +224,7 @@ impl Core {
             committed: VecDeque::new(),
             staged_bytes: 0,
             staged_bytes_total: 0,
-            failed: Some(Error::new(ErrorKind::Unavailable, "the shard has not been opened yet")),
+            failed: Some(Error::new(ErrorKind::Unavailable, "this node does not own the data")),
             watched: HashMap::new(),
             changes: 0,
             quotas: Arc::default(),
@@ -237,10 +241,10 @@ impl Core {
         owner: &[u8],
         visible: &Visible,
     ) -> Result<Lsn, Error> {
-        if self.applied.lsn.next() != position.next_lsn {
+        if self.durable.next() != position.next_lsn {
             let text = format!(
-                "the log continues at {} but {} was applied last",
-                position.next_lsn, self.applied.lsn
+                "the log continues at {} but {} is the last record that is known",
+                position.next_lsn, self.durable
             );
             return Err(Error::new(ErrorKind::Corrupt, text));
         }
@@ -331,48 +335,54 @@ impl Core {
         let n = self.builder.next_n();
         let bytes = self.builder.open_bytes();
         let lsn = self.builder.finish().expect("begun three lines above");
-        for effect in &pending.state {
+        let record = StagedRecord {
+            lsn,
+            chain: self.builder.chain(),
+            n,
+            time,
+            rows: pending.written.into_rows(),
+            state: pending.state,
+            next_collection,
+            bytes,
+        };
+        self.enter(&record, visible);
+        self.building.push(record);
+        Ok(lsn)
+    }
+
+    /// A record's rows show from now on, and its effects on the shard's own state hold.
+    fn enter(&mut self, record: &StagedRecord, visible: &Visible) {
+        for effect in &record.state {
             self.staged.learn(effect);
         }
         self.changes += 1;
-        self.staged.next_collection = next_collection;
-        let rows = pending.written.into_rows();
+        self.staged.next_collection = record.next_collection;
+        let rows = &record.rows;
         rows.iter().filter_map(|row| row.bucket).for_each(|at| visible.buckets.staged(at));
         // One key's head changes for all readers at once; several do only for those that look
         // whether a change of several was under way.
         let heads = rows.iter().filter(|row| is_head(&row.key)).count();
         let is_flush = |effect: &&Effect<'_>| matches!(effect, Effect::FlushKeyspace { .. });
-        let flushes = pending.state.iter().filter(is_flush).count();
+        let flushes = record.state.iter().filter(is_flush).count();
         let _several = (heads + flushes > 1).then(|| visible.change_several());
-        for row in &rows {
+        for row in rows {
             if !self.watched.is_empty()
                 && let Some(watched) = self.watched.get_mut(&row.key)
             {
                 watched.changed = self.changes;
             }
-            self.show(visible, row, lsn);
+            self.show(visible, row, record.lsn);
         }
         // A keyspace shows as emptied only when the rows of the same record are staged.
-        for effect in &pending.state {
+        for effect in &record.state {
             if let Effect::FlushKeyspace { keyspace, new, .. } = *effect {
-                visible.generations.set(keyspace, new, lsn);
+                visible.generations.set(keyspace, new, record.lsn);
                 let changes = self.changes;
                 self.watched.values_mut().for_each(|row| row.changed = changes);
             }
         }
-        self.staged_bytes += bytes;
-        self.staged_bytes_total += bytes as u64;
-        self.building.push(StagedRecord {
-            lsn,
-            chain: self.builder.chain(),
-            n,
-            time,
-            rows,
-            state: pending.state,
-            next_collection,
-            bytes,
-        });
-        Ok(lsn)
+        self.staged_bytes += record.bytes;
+        self.staged_bytes_total += record.bytes as u64;
     }
 
     /// A buffer for effects: of what the last record left, if that is not large.

@@ -29,7 +29,7 @@ pub use bucket::{BucketState, Buckets};
 pub use core::{KeyspaceQuota, Limits};
 pub use expire::{ExpireAt, ExpiryStep};
 pub use op_error::OpError;
-pub use replay::{ReplayProgress, apply_batches, replay, store_state, stored_state};
+pub use replay::{ReplayProgress, apply_batches, read_failed, replay, store_state, stored_state};
 pub use row_cache::RowCache;
 pub use shard::{
     CommitStep, Done, Gate, GateState, LogState, Pressure, Shard, ShardParts, ShardStats,

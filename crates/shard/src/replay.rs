@@ -63,20 +63,8 @@ pub fn replay(
     }
     while state.lsn < end {
         let needed = state.lsn.next();
-        let read = match log.read(shard, needed, STEP_BYTES) {
-            Ok(read) => read,
-            Err(ReadError::Trimmed(first)) => {
-                let text = format!(
-                    "the engine needs record {needed} next but the log begins at {first}: \
-                     restore from a backup"
-                );
-                return Err(Error::new(ErrorKind::Corrupt, text));
-            }
-            Err(ReadError::Io(error)) => {
-                return Err(Error::new(ErrorKind::Unavailable, error.to_string()));
-            }
-            Err(other) => return Err(Error::new(ErrorKind::Corrupt, other.to_string())),
-        };
+        let read = log.read(shard, needed, STEP_BYTES);
+        let read = read.map_err(|error| read_failed(needed, error))?;
         let before = state.lsn;
         apply_batches(shard, engine, &mut state, read.batches(), |_| true)?;
         if state.lsn == before {
@@ -86,6 +74,21 @@ pub fn replay(
         progress(ReplayProgress { applied: state.lsn, end });
     }
     Ok(Some(state))
+}
+
+/// What it means that the log could not be read from the record on that is needed next.
+pub fn read_failed(needed: Lsn, error: ReadError) -> Error {
+    match error {
+        ReadError::Trimmed(first) => {
+            let text = format!(
+                "the engine needs record {needed} next but the log begins at {first}: restore from a \
+                 backup"
+            );
+            Error::new(ErrorKind::Corrupt, text)
+        }
+        ReadError::Io(error) => Error::new(ErrorKind::Unavailable, error.to_string()),
+        other => Error::new(ErrorKind::Corrupt, other.to_string()),
+    }
 }
 
 /// Applies the records behind the state's last one, in order, up to the first that is not wanted:

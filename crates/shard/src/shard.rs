@@ -6,8 +6,10 @@
 //! then a part of the row cache.
 //! Threads call the steps; the simulator calls the same ones in an order of its own.
 
+mod follow;
+
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -131,12 +133,34 @@ pub struct ShardStats {
     pub failed: bool,
 }
 
+/// The hash of keys. Its seed stands in the log's first record: until that is there, nothing is.
+struct Hasher {
+    own: KeyHasher,
+    learned: OnceLock<KeyHasher>,
+}
+
+impl Hasher {
+    fn new(applied: &AppliedState) -> Hasher {
+        Hasher { own: KeyHasher::new(applied.hash_seed), learned: OnceLock::new() }
+    }
+
+    #[inline]
+    fn get(&self) -> &KeyHasher {
+        self.learned.get().unwrap_or(&self.own)
+    }
+
+    /// The log begins, with this seed.
+    fn learn(&self, seed: [u8; 16]) {
+        let _ = self.learned.set(KeyHasher::new(seed));
+    }
+}
+
 /// See the module's head.
 pub struct Shard {
     id: ShardId,
     engine: Arc<dyn Engine>,
     visible: Visible,
-    hasher: KeyHasher,
+    hasher: Hasher,
     quotas: Arc<Quotas>,
     /// The shard lock: guards the state machine. Never held over I/O that may block, except where
     /// a caller asks for [`Tier::Any`] after a miss.
@@ -167,7 +191,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard that has applied its whole log; [`Self::take_over`] opens it for writes.
+    /// A shard that has applied what its log held; [`Self::follow`] takes in what comes, [`Self::take_over`] opens
+    /// it for writes.
     pub fn new(parts: ShardParts) -> Shard {
         let visible = Visible::new(parts.row_cache_bytes);
         for (keyspace, usage) in &parts.applied.keyspaces {
@@ -179,7 +204,7 @@ impl Shard {
             id: parts.id,
             engine: parts.engine,
             visible,
-            hasher: KeyHasher::new(parts.applied.hash_seed),
+            hasher: Hasher::new(&parts.applied),
             durable: AtomicU64::new(parts.applied.lsn.0),
             pins: AtomicU64::new(0),
             time_ms: AtomicU64::new(parts.applied.time.ms()),
@@ -210,7 +235,7 @@ impl Shard {
 
     /// A key of this shard.
     pub fn key<'k>(&self, keyspace: KeyspaceId, user_key: &'k [u8]) -> KeyRef<'k> {
-        KeyRef::new(&self.visible.generations, &self.hasher, keyspace, user_key)
+        KeyRef::new(&self.visible.generations, self.hasher.get(), keyspace, user_key)
     }
 
     /// Moves shard time to the clocks' readings and gives it, in milliseconds since 1970, with
@@ -350,7 +375,7 @@ impl Shard {
     }
 
     fn txn<'a>(&'a self, view: View<'a>, staged: Option<(&'a AppliedState, Lsn)>) -> Txn<'a> {
-        let names = (self.id, &self.hasher, &self.visible.generations);
+        let names = (self.id, self.hasher.get(), &self.visible.generations);
         Txn::new(view, names, self.now_ms(), self.scan_bytes_max, staged)
     }
 

@@ -22,7 +22,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     Config,
-    node::{Node, SHARD, io_error, must_hold_data, open_data},
+    data::{SHARD, io_error, must_hold_data, open_data},
+    node::Node,
 };
 
 pub use store::{StoreUse, open_store};

@@ -7,7 +7,7 @@ use holdfast_backup::Location;
 use holdfast_base::{Error, ErrorKind};
 use holdfast_io::{FolderStore, ObjectStore, RealDisk, S3Options, S3Store};
 
-use crate::node::make_durable;
+use crate::data::make_durable;
 
 /// Region where the environment names none; stores other than Amazon's take any.
 const REGION: &str = "us-east-1";

@@ -131,6 +131,17 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.redis_output_bytes_max.to_string(),
     },
     Setting {
+        key: "redis.replica_seconds_max",
+        about: "While this node stands by it answers READONLY reads if it has heard of the owner within so \
+                many seconds; older ones it sends to the owner.",
+        secret: false,
+        set: |c, v| {
+            c.redis_replica_seconds_max = parse(v, "a number of seconds")?;
+            Ok(())
+        },
+        get: |c| c.redis_replica_seconds_max.to_string(),
+    },
+    Setting {
         key: "redis.login_seconds_max",
         about: "How long a connection may take to log in where a password is asked for; then it is \
                 told so and closed. 0: no bound.",

@@ -23,6 +23,7 @@ pub(super) struct Sample<'a> {
     pub archive: archive::Lag,
     pub shard: ShardStats,
     pub lease_held: bool,
+    pub staleness: Duration,
     pub engine: EngineStats,
     pub log: Bounds,
     /// Bytes of log that a crash now would replay.
@@ -82,7 +83,8 @@ impl Sample<'_> {
             counters: &node.metrics,
             archive: archive::lag(node),
             shard,
-            lease_held: node.lease.holds(),
+            lease_held: node.holds_lease(),
+            staleness: node.staleness(),
             engine: node.engine.stats(),
             log: node.log.bounds(node.shard.id()),
             unflushed_bytes: node.unflushed_log_bytes(),

@@ -246,6 +246,13 @@ pub(super) const METRICS: &[Metric] = &[
     )
     .early(|startup, out| out.one(startup.metrics.stands_by.load(Relaxed))),
     gauge(
+        "holdfast_replica_staleness_seconds",
+        &[],
+        "While this node stands by: seconds since a sign of the owner before which all that it had written shows \
+         here; 0 at the owner.",
+        |s, out| out.one(s.staleness.as_secs_f64()),
+    ),
+    gauge(
         "holdfast_members",
         &["state"],
         "Nodes of the cluster, by whether they have given a sign of life in the last 5 seconds.",
@@ -297,7 +304,7 @@ pub(super) const METRICS: &[Metric] = &[
         "holdfast_log_failed",
         &[],
         "1 while writes are refused because the log failed.",
-        |s, out| out.one(u8::from(s.shard.failed)),
+        |s, out| out.one(u8::from(s.shard.failed && s.node.owns())),
     ),
     gauge("holdfast_log_kept_records", &[], "Records that the log still holds.", |s, out| {
         out.one(s.log.next.0 - s.log.first.0)

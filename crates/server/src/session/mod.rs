@@ -9,6 +9,7 @@ mod args;
 mod command;
 mod commands;
 mod errors;
+mod replica;
 mod table;
 mod transaction;
 
@@ -24,18 +25,16 @@ use access::Access;
 pub(crate) use args::OwnedArgs;
 pub(crate) use command::{Call, Command, CommandError, Outcome, Run, SessionCall};
 pub(crate) use commands::{
-    cluster::{answer_cluster, moved},
     connection::{client_name, tell_server},
     server::{refused_subcommand, tell_commands},
 };
 pub(crate) use errors::{unknown_command, write as write_error, wrong_arity};
+use replica::Reading;
 pub use table::command_reference;
 pub(crate) use table::{COMMANDS, find};
 use transaction::Transaction;
 
-use crate::{
-    clients::ClientInfo, metrics::Family, node::Node, ownership, worker::OWED_BYTES_PAUSE,
-};
+use crate::{clients::ClientInfo, metrics::Family, node::Node, worker::OWED_BYTES_PAUSE};
 
 /// State of one client connection that commands see.
 pub(crate) struct Session {
@@ -45,6 +44,8 @@ pub(crate) struct Session {
     pub authenticated: bool,
     /// The node's lease held when the request came in: what it answers may leave while it does.
     pub has_lease: bool,
+    /// What it takes from a node that does not own the data.
+    pub reading: Reading,
     pub access: Access,
     pub transaction: Transaction,
 }
@@ -76,6 +77,7 @@ impl Session {
             protocol: Protocol::Resp2,
             authenticated: false,
             has_lease: false,
+            reading: Reading::default(),
             access: Access::none(),
             transaction: Transaction::default(),
         };
@@ -167,7 +169,8 @@ fn is_http(name: &[u8]) -> bool {
 
 /// Whether the answer could be older than what another owner has acknowledged.
 fn reads_data(command: &Command) -> bool {
-    !matches!(command.run, Run::Session(_)) || matches!(command.name, "exec" | "keyspace")
+    let tells_of_data = ["exec", "keyspace", "watch", "backup"].contains(&command.name);
+    tells_of_data || !matches!(command.run, Run::Session(_))
 }
 
 /// Finds the command and checks what does not depend on keys.
@@ -186,7 +189,7 @@ fn admit(
     session.refresh(node);
     session.check(command, args)?;
     if !session.has_lease && reads_data(command) {
-        return Err(CommandError::text(ownership::LAPSED_TEXT));
+        replica::admit(node, session, command, args)?;
     }
     if session.transaction.is_open() && command.flags.contains(&"no_multi") {
         return Err(CommandError::text("ERR Command not allowed inside a transaction"));

@@ -21,13 +21,11 @@ use rustix::{
 
 use super::{
     Startup,
-    forward::Forwarder,
     replies::{Manners, Then, answer},
 };
 use crate::{
     clients::ClientInfo,
     farewell::Farewells,
-    members::Members,
     tls::{Failure, HANDSHAKE, Opened, TlsStream},
     wire::{Flushed, Wire},
     worker::{Door, OWED_BYTES_PAUSE, READ_BYTES, TOO_MANY},
@@ -67,7 +65,6 @@ pub(super) struct Greeter {
     farewells: Farewells,
     scratch: Vec<u8>,
     plain: Vec<u8>,
-    forwarder: Option<Forwarder>,
     limits: Limits,
     looked_at: Instant,
 }
@@ -81,11 +78,6 @@ impl Greeter {
             let data = epoll::EventData::new_u64(token);
             epoll::add(&epoll, &door.listener, data, epoll::EventFlags::IN)?;
         }
-        let forwarder = startup.config.redis_forward.then(|| {
-            let budget = startup.config.memory_plan().connections;
-            Forwarder::start(startup.clients.clone(), startup.metrics.forwarded.clone(), budget)
-        });
-        let forwarder = forwarder.transpose()?;
         Ok(Greeter {
             startup,
             epoll,
@@ -95,7 +87,6 @@ impl Greeter {
             farewells: Farewells::new(FAREWELLS),
             scratch: vec![0; READ_BYTES],
             plain: Vec::new(),
-            forwarder,
             limits: Limits::default(),
             looked_at: Instant::now(),
         })
@@ -158,12 +149,6 @@ impl Greeter {
                 self.farewells.begin(&self.epoll, socket, now, &mut self.scratch);
             }
             return;
-        }
-        if let Some(forwarder) = self.forwarder.as_ref().filter(|one| !tls && one.has_room())
-            && let Some(owner) = self.startup.standing_by().and_then(Members::passes_on_to)
-        {
-            let client = self.startup.clients.connect(addr, 0, tls);
-            return forwarder.take(socket, client, owner);
         }
         let stream = match &self.startup.certificates {
             Some(certificates) if tls => match TlsStream::new(certificates.current(), now) {

@@ -4,7 +4,6 @@
 //! first moment on: HTTP says how far it is, the Redis protocol says LOADING (`greeter`). Whoever is
 //! connected when the node becomes ready stays connected and is handed to the data threads.
 
-mod forward;
 mod greeter;
 mod replies;
 
@@ -24,11 +23,12 @@ pub(crate) use greeter::Early;
 use crate::{
     Config, OpenProgress,
     clients::Clients,
+    data::Opened,
     http,
     listeners::{Addresses, Listeners},
     members::{self, Members},
     metrics::NodeMetrics,
-    node::{Node, Opened},
+    node::Node,
     tls::Certificates,
     users::digest,
 };
@@ -114,12 +114,6 @@ impl Startup {
         Ok(startup)
     }
 
-    /// The cluster, if this node stands by in one.
-    pub(crate) fn standing_by(&self) -> Option<&Members> {
-        let stands_by = self.metrics.stands_by.load(Ordering::Relaxed) > 0;
-        self.members.get().filter(|_| stands_by).map(Arc::as_ref)
-    }
-
     /// This node has the data, and is about to serve it.
     pub(crate) fn note_taking_over(&self, epoch: Epoch) {
         self.members.get().iter().for_each(|members| members.note_taking_over(epoch.0));
@@ -146,12 +140,6 @@ impl Startup {
 
     /// How far the start is, in words.
     pub(crate) fn tell(&self) -> String {
-        let epoch = self.metrics.stands_by.load(Ordering::Relaxed);
-        if epoch > 0 {
-            return format!(
-                "Holdfast stands by: another node serves this data, since epoch {epoch}"
-            );
-        }
         let (done, total) = self.progress();
         let percent = (done * 100).checked_div(total).unwrap_or(0);
         format!("Holdfast is replaying its log: {percent} %")
@@ -196,9 +184,8 @@ impl Starting {
         spawn("members", move || members::run(&startup, &members)).map(Some)
     }
 
-    /// The node is ready: HTTP speaks for it, and ends with it.
+    /// The node serves: HTTP speaks for it, and ends with it.
     pub(crate) fn end(&self, node: &Arc<Node>) -> Option<JoinHandle<()>> {
-        self.metrics.stands_by.store(0, Ordering::Relaxed);
         let _ = self.node.set(node.clone());
         self.http.lock().take()
     }

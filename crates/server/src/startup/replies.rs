@@ -1,6 +1,5 @@
 //! What the Redis protocol answers while the log is replayed: what needs no data, as Redis does it,
-//! and LOADING for everything else. While it stands by in a cluster, it tells of the cluster, and sends whoever
-//! comes for data to the owner.
+//! and LOADING for everything else.
 //!
 //! Users stand in the log, so only the user `default` with `redis.password` can log in; whether that
 //! password is still in force is looked at once more when the node is ready.
@@ -17,10 +16,9 @@ use super::Startup;
 use crate::{
     DATABASES, REDIS_VERSION,
     clients::ClientInfo,
-    members::Members,
     session::{
-        Command, CommandError, answer_cluster, client_name, find, moved, refused_subcommand,
-        tell_commands, tell_server, unknown_command, write_error, wrong_arity,
+        Command, CommandError, client_name, find, refused_subcommand, tell_commands, tell_server,
+        unknown_command, write_error, wrong_arity,
     },
     users::{DEFAULT_USER, digest},
 };
@@ -121,41 +119,9 @@ fn reply(
         "client" => client_command(startup, client, command, args, out)?,
         "command" => tell_commands(args, out)?,
         "info" => out.verbatim(*b"txt", info(startup).as_bytes()),
-        _ => match startup.standing_by() {
-            Some(members) => standing_by(startup, members, client, command, args, out)?,
-            None => return Err(loading(startup)),
-        },
+        _ => return Err(loading(startup)),
     }
     Ok(Then::GoOn)
-}
-
-/// Answers what does not need the data, and says where that is.
-fn standing_by(
-    startup: &Startup,
-    members: &Members,
-    client: &ClientInfo,
-    command: &Command,
-    args: Args<'_>,
-    out: &mut ReplyWriter<'_>,
-) -> Result<(), CommandError> {
-    match command.name {
-        "cluster" => answer_cluster(Some(members), client.over_tls, args, out)?,
-        "ping" => match args.get(1) {
-            Some(text) => out.bulk(text),
-            None => out.simple("PONG"),
-        },
-        "readonly" | "readwrite" | "asking" => out.ok(),
-        _ => {
-            if members.is_taking_over() {
-                return Err(CommandError::text("TRYAGAIN this node is taking the data over"));
-            }
-            let key = command.keys(args).next();
-            // Without a key Redis answers for the node alone, and clients expect no redirect.
-            let elsewhere = key.and_then(|key| moved(members, client.over_tls, Some(key)));
-            return Err(elsewhere.unwrap_or_else(|| loading(startup)));
-        }
-    }
-    Ok(())
 }
 
 fn log_in(
@@ -266,21 +232,15 @@ fn client_command(
 fn info(startup: &Startup) -> String {
     let (done, total) = startup.progress();
     let percent = done as f64 * 100.0 / total.max(1) as f64;
-    let stands_by = startup.standing_by();
     let cluster = u8::from(startup.members.get().is_some());
     let mode = if cluster == 1 { "cluster" } else { "standalone" };
-    let owner = stands_by.and_then(|members| members.elsewhere(false));
-    let replication = owner.map_or(String::new(), |(host, port)| {
-        format!("\r\n# Replication\r\nrole:slave\r\nmaster_host:{host}\r\nmaster_port:{port}\r\n")
-    });
-    let loading = u8::from(stands_by.is_none());
     let port = |addr: Option<SocketAddr>| addr.map_or(0, |addr| addr.port());
     format!(
         "# Server\r\nredis_version:{REDIS_VERSION}\r\nholdfast_version:{}\r\n\
          redis_mode:{mode}\r\nprocess_id:{}\r\ntcp_port:{}\r\n\r\n\
          # Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\n\r\n\
-         # Persistence\r\nloading:{loading}\r\nloading_loaded_perc:{percent:.2}\r\n\
-         holdfast_replayed_records:{done}\r\nholdfast_records_to_replay:{total}\r\n{replication}\r\n\
+         # Persistence\r\nloading:1\r\nloading_loaded_perc:{percent:.2}\r\n\
+         holdfast_replayed_records:{done}\r\nholdfast_records_to_replay:{total}\r\n\r\n\
          # Cluster\r\ncluster_enabled:{cluster}\r\n",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),

@@ -13,7 +13,10 @@ use rustix::{
 };
 
 use super::{DOORS, Place, Worker, token};
-use crate::{connection::Connection, session::Session, startup::Early, tls::TlsStream, wire::Wire};
+use crate::{
+    connection::Connection, members::Members, session::Session, startup::Early, tls::TlsStream,
+    wire::Wire,
+};
 
 /// Connections accepted in one turn, so that a storm of them does not starve the others.
 const ACCEPTS: usize = 64;
@@ -88,6 +91,13 @@ impl Worker {
                 self.farewells.begin(&self.epoll, socket, now, &mut self.scratch);
             }
             return;
+        }
+        if let Some(forwarder) = self.node.forwarder.as_ref().filter(|one| !tls && one.has_room())
+            && !self.node.owns()
+            && let Some(owner) = self.node.members.as_deref().and_then(Members::passes_on_to)
+        {
+            let client = self.node.clients.connect(addr, self.node.uptime_seconds(), tls);
+            return forwarder.take(socket, client, owner);
         }
         let stream = match &self.node.certificates {
             Some(certificates) if tls => match TlsStream::new(certificates.current(), now) {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use holdfast_base::{SLOTS, Slot};
 use holdfast_protocol::resp::{Args, ReplyWriter};
 
-use super::super::{Command, CommandError, Flow, Run, SessionCall, command::COMMAND};
+use super::super::{Command, CommandError, Flow, Run, SessionCall, command::COMMAND, replica};
 use super::server::refused_subcommand;
 use crate::members::{Member, Members, Role, View, node_id};
 
@@ -46,14 +46,25 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "readonly",
-        run: Run::Session(mode),
+        arity: -1,
+        run: Run::Session(read_only),
         flags: &["fast"],
-        summary: "Enables read-only queries for a connection to a replica.",
+        summary: "Enables read-only queries for a connection to a replica. AFTER token: on a state that is no \
+                  older than what TOKEN told.",
+        ..CLUSTER
+    },
+    Command {
+        name: "token",
+        run: Run::Session(token),
+        flags: &["fast"],
+        since: "0.1.0",
+        summary: "The log's position that what this connection has read and written is covered by, for READONLY \
+                  AFTER on any node.",
         ..CLUSTER
     },
     Command {
         name: "readwrite",
-        run: Run::Session(mode),
+        run: Run::Session(read_write),
         flags: &["fast"],
         summary: "Enables read-write queries for a connection to a replica.",
         ..CLUSTER
@@ -77,6 +88,27 @@ fn cluster(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     Ok(Flow::Continue)
 }
 
+fn read_only(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
+    call.node.members.as_ref().ok_or(DISABLED)?;
+    replica::read_only(call.node, call.session, call.args)?;
+    call.out.ok();
+    Ok(Flow::Continue)
+}
+
+fn read_write(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
+    call.node.members.as_ref().ok_or(DISABLED)?;
+    replica::read_write(call.session);
+    call.out.ok();
+    Ok(Flow::Continue)
+}
+
+fn token(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
+    let position = call.node.shard.position();
+    call.gate = position.gate;
+    call.out.bulk(replica::token(position.value).as_bytes());
+    Ok(Flow::Continue)
+}
+
 /// What a client of a cluster says of its connection. The owner serves all slots anyway.
 fn mode(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     call.node.members.as_ref().ok_or(DISABLED)?;
@@ -89,6 +121,11 @@ const WARM_RECORDS: u64 = 20_000;
 
 fn hand_over(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     let members = call.node.members.as_ref().ok_or(DISABLED)?;
+    if !call.node.owns() {
+        return Err(CommandError::text(
+            "ERR this node does not own the data: it has nothing to hand over",
+        ));
+    }
     let word = call.args.get(1).map(<[u8]>::to_ascii_lowercase);
     let forced = match (word.as_deref(), call.args.len()) {
         (None, _) => false,

@@ -7,7 +7,7 @@ use holdfast_protocol::{
 };
 
 use super::super::{
-    Command, CommandError, Flow, Run, SessionCall, command::COMMAND, errors::SYNTAX,
+    Command, CommandError, Flow, Run, SessionCall, command::COMMAND, errors::SYNTAX, replica,
 };
 use super::{keyspace::selected, server::refused_subcommand};
 use crate::{
@@ -122,6 +122,7 @@ fn select(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 
 fn reset(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     call.session.end(call.node);
+    replica::read_write(call.session);
     call.session.select(KeyspaceId(0));
     call.session.protocol = Protocol::Resp2;
     call.session.log_out(call.node);

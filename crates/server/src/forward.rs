@@ -37,7 +37,7 @@ struct Passed {
 }
 
 /// See the module's head. Dropping it ends all of its connections.
-pub(super) struct Forwarder {
+pub(crate) struct Forwarder {
     queue: Sender<Passed>,
     clients: Arc<Clients>,
     open: Arc<AtomicU64>,
@@ -60,7 +60,7 @@ impl Drop for Counted {
 
 impl Forwarder {
     /// For connections that hold no more than so many bytes together; `open` counts them.
-    pub(super) fn start(
+    pub(crate) fn start(
         clients: Arc<Clients>,
         open: Arc<AtomicU64>,
         bytes_max: u64,
@@ -75,12 +75,12 @@ impl Forwarder {
     }
 
     /// Whether one more has room.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.open.load(Ordering::Relaxed) < self.open_max
     }
 
     /// Passes a connection on.
-    pub(super) fn take(&self, socket: TcpStream, client: Arc<ClientInfo>, owner: String) {
+    pub(crate) fn take(&self, socket: TcpStream, client: Arc<ClientInfo>, owner: String) {
         match self.queue.try_send(Passed { socket, client, owner }) {
             Ok(()) => {}
             Err(TrySendError::Full(passed) | TrySendError::Closed(passed)) => {
