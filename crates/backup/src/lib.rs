@@ -24,7 +24,10 @@ pub use location::Location;
 pub use manifest::{BackupFile, BackupId, Manifest, list_backups, read_manifest};
 pub use moment::{parse_time, show_time};
 pub use prune::{Pruned, prune};
-pub use restore::{Destination, RESTORING_FILE, Restored, Target, finish_restore, restore};
+pub use restore::{
+    Destination, RESTORING_FILE, Restored, Target, agrees, bring_engine, finish_restore, newest_of,
+    restore,
+};
 pub use take::{CHECKPOINT_DIR, Source, remove_checkpoint, take};
 
 use holdfast_base::{Error, ErrorKind};

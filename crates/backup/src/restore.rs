@@ -81,7 +81,7 @@ pub fn restore(
     let plan = follow::plan(store, &manifest, target)?;
     let Destination { disk, shard, .. } = *destination;
     begin(destination, &manifest.id)?;
-    bring_files(store, &manifest, destination, watch)?;
+    bring_engine(store, &manifest, &**disk, destination.engine_dir, watch)?;
     let dir = destination.data.join(destination.engine_dir);
     let engine = RocksEngine::open(&dir, OpenMode::Existing, &EngineOptions::default())?;
     let mut state = stored_state(&engine, shard)?
@@ -158,26 +158,50 @@ fn begin(destination: &Destination<'_>, id: &BackupId) -> Result<(), Error> {
         .map_err(store_error("marking the data folder"))
 }
 
-fn bring_files(
+/// Brings a backup's engine into a folder of the disk, which is made. Every file is verified against length and
+/// SHA-256, and durable when this returns.
+pub fn bring_engine(
     store: &dyn ObjectStore,
     manifest: &Manifest,
-    destination: &Destination<'_>,
+    disk: &dyn Disk,
+    engine_dir: &str,
     watch: &mut Watch<'_>,
 ) -> Result<(), Error> {
-    let Destination { disk, engine_dir, .. } = destination;
     watch(Step::Planned { files: manifest.files.len() as u64, bytes: manifest.bytes() })?;
     let failed = || store_error("restoring");
-    create_dir_durably(&***disk, engine_dir).map_err(failed())?;
+    create_dir_durably(disk, engine_dir).map_err(failed())?;
     for file in &manifest.files {
         let path = format!("{engine_dir}/{}", file.name);
-        files::download(store, file, &***disk, &path, watch)?;
+        files::download(store, file, disk, &path, watch)?;
         watch(Step::Transferred(file.bytes))?;
     }
     disk.sync_dir(engine_dir).map_err(failed())
 }
 
+/// The newest backup of this life of the log from which its kept part goes on: `first` is the first record kept,
+/// `next` the one after the last. A manifest that cannot be read is passed over.
+pub fn newest_of(
+    store: &dyn ObjectStore,
+    incarnation: Incarnation,
+    (first, next): (Lsn, Lsn),
+) -> Result<Option<Manifest>, Error> {
+    let mut problem = None;
+    for id in list_backups(store)?.iter().rev() {
+        match read_manifest(store, id) {
+            Ok(found) if found.incarnation != incarnation => {}
+            Ok(found) if found.lsn.next() >= first && found.lsn < next => return Ok(Some(found)),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%id, %error, "a backup cannot be read: an older one may do");
+                problem.get_or_insert(error);
+            }
+        }
+    }
+    problem.map_or(Ok(None), Err)
+}
+
 /// The manifest and the engine's own state must be of one moment.
-fn agrees(state: &AppliedState, manifest: &Manifest) -> Result<(), Error> {
+pub fn agrees(state: &AppliedState, manifest: &Manifest) -> Result<(), Error> {
     let engine = (state.lsn, state.incarnation, state.epoch, state.n, state.time, state.chain);
     let told = Manifest { files: Vec::new(), ..manifest.clone() };
     let manifest = (told.lsn, told.incarnation, told.epoch, told.n, told.time, told.chain);

@@ -90,6 +90,12 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
                     tracing::info!(done, total, "replaying the log");
                 }
             }
+            OpenProgress::Fetching { done, total } => {
+                if done == total || told.elapsed() > PROGRESS_EVERY {
+                    told = Instant::now();
+                    tracing::info!(done, total, "fetching a backup, in bytes");
+                }
+            }
             OpenProgress::StandingBy { epoch, .. } => {
                 if std::mem::replace(&mut stood_by, epoch) != epoch {
                     tracing::info!(epoch, "standing by: another node owns the data");

@@ -164,15 +164,20 @@ impl Shared {
     /// Whether messages from `next` on are missing by mistake: true, and taking the next one says so.
     /// False: another process has trimmed them, and the reader begins anew behind that.
     fn was_trimmed(&self, shard: &Shard, next: u64) -> Result<bool, LogError> {
-        let context = self.connection.context();
-        let stream = self.connection.ask(|| context.get_stream(&shard.stream), |_| false);
-        let stream = stream.map_err(|error| failed("asking for the stream", error))?;
-        let first = stream.cached_info().state.first_sequence;
+        let first = self.first_sequence(shard)?;
         if first <= next {
             return Ok(true);
         }
         shard.tail.lock().begin_anew(first);
         Ok(false)
+    }
+
+    /// Sequence of the first message that is kept.
+    fn first_sequence(&self, shard: &Shard) -> Result<u64, LogError> {
+        let context = self.connection.context();
+        let stream = self.connection.ask(|| context.get_stream(&shard.stream), |_| false);
+        let stream = stream.map_err(|error| failed("asking for the stream", error))?;
+        Ok(stream.cached_info().state.first_sequence)
     }
 
     /// Makes a session begin: everything before is settled and known once this returns. The first one here
@@ -381,6 +386,13 @@ impl Log for JetStreamLog {
             return Err(failed("trimming", "refused"));
         }
         Ok(first)
+    }
+
+    fn forget_trimmed(&self, shard: ShardId) -> Result<(), LogError> {
+        let shard = self.shard(shard)?;
+        let first = self.shared.first_sequence(shard)?;
+        shard.tail.lock().forget_before(first);
+        Ok(())
     }
 
     fn space(&self) -> Space {

@@ -194,6 +194,16 @@ impl Tail {
         self.entries.front().map_or(1, |entry| entry.first_sequence)
     }
 
+    /// Forgets entries of which messages before this sequence were trimmed; never the last one.
+    pub fn forget_before(&mut self, first_sequence: u64) {
+        while let (Some(first), true) = (self.entries.front(), self.entries.len() > 1) {
+            if first.first_sequence >= first_sequence {
+                break;
+            }
+            self.entries.pop_front();
+        }
+    }
+
     /// Takes the next message.
     pub fn take(&mut self, sequence: u64, bytes: &[u8]) -> Result<Taken, Damage> {
         if sequence <= self.last_sequence {

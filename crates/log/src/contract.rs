@@ -50,6 +50,11 @@ pub trait Log: Send + Sync {
     /// is then. Survives a crash once it returned. Positions go on where they were.
     fn trim(&self, shard: ShardId, below: Lsn) -> Result<Lsn, LogError>;
 
+    /// Forgets what another process has trimmed. Backends of one process have nothing to forget.
+    fn forget_trimmed(&self, _shard: ShardId) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// How much can still be appended.
     fn space(&self) -> Space;
 

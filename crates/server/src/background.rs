@@ -11,11 +11,9 @@ use std::{
 use holdfast_engine::Engine;
 
 use crate::{
-    archive,
-    data::log_error,
     node::Node,
     removal::{Expiry, Sweep},
-    scheduling,
+    retention, scheduling,
 };
 
 /// Between two rounds without work.
@@ -33,7 +31,7 @@ pub(crate) fn run(node: &Arc<Node>) {
     let mut expiry = Expiry::default();
     let mut sweep = Sweep::default();
     let mut last_flush = Instant::now();
-    let mut last_flush_failed = None;
+    let (mut last_flush_failed, mut last_trim) = (None, None);
     let mut last_scheduled = Instant::now();
     let mut kept_house: Option<Instant> = None;
     while !node.is_stopping() {
@@ -43,7 +41,9 @@ pub(crate) fn run(node: &Arc<Node>) {
         // Not at the pace of removal, which may be a few milliseconds.
         if kept_house.is_none_or(|at| at.elapsed() >= ROUND) {
             kept_house = Some(Instant::now());
-            if let Err(error) = bound_replay(node, &mut last_flush, &mut last_flush_failed) {
+            if let Err(error) =
+                bound_replay(node, &mut last_flush, &mut last_flush_failed, &mut last_trim)
+            {
                 tracing::warn!(%error, "flush or trim failed: it is tried again");
             }
             admit_growth(node);
@@ -85,6 +85,7 @@ fn bound_replay(
     node: &Node,
     last_flush: &mut Instant,
     last_flush_failed: &mut Option<Instant>,
+    last_trim: &mut Option<Instant>,
 ) -> Result<(), holdfast_base::Error> {
     let flushed = node.shard.flushed()?;
     let applied = node.shard.stats().applied_lsn;
@@ -102,10 +103,5 @@ fn bound_replay(
     }
     let flushed = node.shard.flushed()?;
     node.note_flushed(flushed);
-    if !node.config.log_servers.is_empty() {
-        // Another node can begin with nothing but the whole log, as long as it cannot begin with a snapshot.
-        return Ok(());
-    }
-    let keep_from = archive::hold_back(node, flushed.next());
-    node.log.trim(node.shard.id(), keep_from).map(|_| ()).map_err(log_error)
+    retention::trim(node, flushed, last_trim)
 }

@@ -116,6 +116,16 @@ pub struct Config {
     pub engine_background_bytes_per_second: ByteSize,
     /// Bytes per second that a backup may read and send.
     pub backup_bytes_per_second: ByteSize,
+    /// Where backups are taken by themselves; empty: nowhere.
+    pub backup_url: String,
+    /// Between two of them.
+    pub backup_every_seconds: u64,
+    /// Sooner if the log has grown by so much.
+    pub backup_every_log_bytes: ByteSize,
+    /// So many of them are kept; 0: all.
+    pub backup_keep: usize,
+    /// A replicated log is kept for nodes that are silent for no longer.
+    pub log_keep_seconds: u64,
     /// Where the log is archived; empty: nowhere.
     pub archive_url: String,
     /// Seconds after which durable records are archived at the latest.
@@ -164,6 +174,11 @@ impl Default for Config {
             engine_replay_bytes_max: ByteSize::mib(256),
             engine_background_bytes_per_second: ByteSize::mib(256),
             backup_bytes_per_second: ByteSize::mib(64),
+            backup_url: String::new(),
+            backup_every_seconds: 3_600,
+            backup_every_log_bytes: ByteSize::mib(4_096),
+            backup_keep: 24,
+            log_keep_seconds: 3_600,
             archive_url: String::new(),
             archive_seconds_max: 5,
             archive_lag_bytes_max: ByteSize::mib(1024),

@@ -16,6 +16,7 @@ use holdfast_shard::replay;
 
 use crate::{
     Config, Sync,
+    bootstrap::engine_for_log,
     metrics::{LogMetrics, MeasuredDisk},
     node::OpenProgress,
 };
@@ -78,13 +79,16 @@ pub(crate) fn open_data(
     let stored = holdfast_shard::stored_state(&engine, SHARD)?;
     let mut random = OsRandom::new().map_err(io_error(Path::new("/dev/urandom")))?;
     let claims = stored.iter().map(|state| (SHARD, state.lsn)).collect();
-    let (log, entries): (Arc<dyn Log>, _) = if config.log_servers.is_empty() {
-        (embedded_log(config, disk.clone(), log_metrics, fresh, claims, &mut random)?, None)
+    let (log, entries, engine): (Arc<dyn Log>, _, _) = if config.log_servers.is_empty() {
+        let log = embedded_log(config, disk.clone(), log_metrics, fresh, claims, &mut random)?;
+        (log, None, engine)
     } else {
         let log = replicated_log(config, claims, &mut random)?;
+        let engine = engine_for_log(config, &disk, &log, engine, &options, progress)?;
         let entries = log.entries();
-        (Arc::new(log), Some(entries))
+        (Arc::new(log), Some(entries), engine)
     };
+    let stored = holdfast_shard::stored_state(&engine, SHARD)?;
     let first = stored.map_or(Lsn::ZERO, |state| state.lsn);
     let replayed = replay(SHARD, &*log, &engine, |at| {
         progress(OpenProgress::Replaying {

@@ -6,6 +6,7 @@
 mod archive;
 mod background;
 mod backup;
+mod bootstrap;
 mod catalog;
 mod clients;
 mod commit;
@@ -32,6 +33,7 @@ mod ownership;
 mod ports;
 mod removal;
 mod restore;
+mod retention;
 mod scheduling;
 mod session;
 mod startup;

@@ -68,6 +68,9 @@ pub(crate) struct NodeEntry {
     pub http: Option<String>,
     /// The last position that its engine has.
     pub applied: u64,
+    /// The last position that a crash leaves in its engine: it needs the log behind that.
+    #[serde(default)]
+    pub flushed: u64,
     /// Of an owner: it may answer, as far as it knows.
     #[serde(default)]
     pub lease_held: bool,
@@ -198,6 +201,7 @@ pub(crate) struct Members {
     /// Epoch of this node's session while it owns the shard; 0: it does not.
     epoch: AtomicU64,
     applied: AtomicU64,
+    flushed: AtomicU64,
     lease_held: AtomicBool,
     log_takes_writes: AtomicBool,
     /// Version of this process' own entry as it wrote it last; 0: it has not yet.
@@ -232,6 +236,7 @@ impl Members {
             role: Mutex::new(Role::Starting),
             epoch: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
             lease_held: AtomicBool::new(false),
             log_takes_writes: AtomicBool::new(false),
             told: AtomicU64::new(0),
@@ -317,10 +322,10 @@ impl Members {
         let nodes = view.members.iter().map(|member| {
             let owns = owner.is_some_and(|owner| owner.name == member.name);
             let NodeEntry { version, role, redis, redis_tls, http, applied, .. } = &member.entry;
-            let NodeEntry { lease_held, log_takes_writes, .. } = &member.entry;
+            let NodeEntry { flushed, lease_held, log_takes_writes, .. } = &member.entry;
             serde_json::json!({
                 "name": member.name, "role": role, "owns": owns, "alive": member.is_alive(),
-                "silent_ms": member.silent_for().as_millis() as u64, "applied": applied,
+                "silent_ms": member.silent_for().as_millis() as u64, "applied": applied, "flushed": flushed,
                 "lease_held": lease_held, "log_takes_writes": log_takes_writes,
                 "redis": redis, "redis_tls": redis_tls, "http": http, "version": version,
             })
@@ -344,6 +349,7 @@ impl Members {
             redis_tls,
             http,
             applied: self.applied.load(Ordering::Relaxed),
+            flushed: self.flushed.load(Ordering::Relaxed),
             lease_held: self.lease_held.load(Ordering::Relaxed),
             log_takes_writes: self.log_takes_writes.load(Ordering::Relaxed),
         }
@@ -435,6 +441,7 @@ pub(crate) fn run(startup: &Startup, members: &Members) {
         if let Some(node) = startup.node() {
             let stats = node.shard.stats();
             members.applied.store(stats.durable_lsn.0, Ordering::Relaxed);
+            members.flushed.store(node.flushed_seen().0, Ordering::Relaxed);
             members.lease_held.store(node.holds_lease(), Ordering::Relaxed);
             members.log_takes_writes.store(!stats.failed, Ordering::Relaxed);
         }
@@ -495,6 +502,7 @@ mod tests {
             redis_tls: None,
             http: None,
             applied: version,
+            flushed: 0,
             lease_held: false,
             log_takes_writes: false,
         };

@@ -60,6 +60,13 @@ pub enum OpenProgress {
         /// Records to apply.
         total: u64,
     },
+    /// The engine of a backup is fetched, to begin with.
+    Fetching {
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Another node owns the data; this one follows the log, to take over.
     StandingBy {
         /// Epoch of the other one's session.

@@ -220,7 +220,7 @@ fn a_client_that_has_stopped_sending_still_gets_its_replies() {
 }
 
 /// Commands that no family writes: QUIT is among the raw bytes above, the others are not of Redis.
-const NOT_IN_A_FAMILY: &[&str] = &["quit", "keyspace", "backup", "handover"];
+const NOT_IN_A_FAMILY: &[&str] = &["quit", "keyspace", "backup", "handover", "token", "readafter"];
 
 #[test]
 fn every_command_of_the_server_is_compared() {
@@ -242,10 +242,10 @@ fn every_command_of_the_server_is_compared() {
 }
 
 /// Entries of COMMAND that differ on purpose: what a sub-command needs stands with its container
-/// here, as in Redis before 7.0, since this table has no entries for sub-commands; BACKUP, HANDOVER and KEYSPACE
-/// are not of Redis.
+/// here, as in Redis before 7.0, since this table has no entries for sub-commands; BACKUP, HANDOVER,
+/// KEYSPACE, READAFTER and TOKEN are not of Redis.
 const OWN_ENTRIES: &[&str] =
-    &["acl", "backup", "client", "config", "handover", "keyspace", "object"];
+    &["acl", "backup", "client", "config", "handover", "keyspace", "object", "readafter", "token"];
 
 /// Clients and proxies route by this table.
 #[test]

@@ -5,6 +5,7 @@
 //! `backup.bytes_per_second` and gives up when the node stops. A failure is told and counted, and
 //! leaves the node as it was.
 
+mod schedule;
 mod store;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
     node::Node,
 };
 
+use schedule::Schedule;
 pub use store::{StoreUse, open_store};
 
 /// How long the thread sleeps without a wish; only to notice a stop that was not signalled.
@@ -127,6 +129,8 @@ pub(crate) struct Backups {
     /// The wish and how the last one stands. A leaf in the lock order.
     desk: Mutex<Desk>,
     asked: Condvar,
+    /// The last record in the newest backup at `backup.url`; 0: none, or not known.
+    covered: AtomicU64,
     pub metrics: BackupMetrics,
 }
 
@@ -160,6 +164,16 @@ impl Backups {
         desk.wish = Some(wish);
         self.asked.notify_all();
         Ok(run)
+    }
+
+    /// A backup at `backup.url` holds everything up to here.
+    fn cover(&self, lsn: Lsn) {
+        self.covered.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// What the newest one there holds, as far as it is known; zero: nothing.
+    pub(crate) fn covered(&self) -> Lsn {
+        Lsn(self.covered.load(Ordering::Acquire))
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -241,10 +255,15 @@ enum Outcome {
 
 /// The loop of the backup thread.
 pub(crate) fn run(node: &Arc<Node>) {
+    let mut schedule = Schedule::new(node);
     while !node.is_stopping() {
+        schedule.iter_mut().for_each(|schedule| schedule.step(node));
         let Some(wish) = node.backups.wish() else { continue };
         node.backups.end(match wish {
-            Wish::Backup(location) => back_up(node, &location).map(Outcome::Taken),
+            Wish::Backup(location) => back_up(node, &location).map(|manifest| {
+                schedule.iter().for_each(|schedule| schedule.note(node, &location, manifest.lsn));
+                Outcome::Taken(manifest)
+            }),
             Wish::Prune(location, keep) => remove_old(node, &location, keep).map(Outcome::Pruned),
         });
     }

@@ -325,6 +325,17 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.log_replicas.to_string(),
     },
     Setting {
+        key: "log.keep_seconds",
+        about: "With a replicated log: how long the log is kept for a node that has been silent. One that comes \
+                back later begins anew with a backup.",
+        secret: false,
+        set: |c, v| {
+            c.log_keep_seconds = parse(v, "a number of seconds")?;
+            Ok(())
+        },
+        get: |c| c.log_keep_seconds.to_string(),
+    },
+    Setting {
         key: "log.take_over",
         about: "With a replicated log, when this node takes the data over from another one. \
                 `when-silent`: it stands by, follows the log, and takes over once the other one has given \
@@ -403,6 +414,53 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         get: |c| c.backup_bytes_per_second.to_string(),
+    },
+    Setting {
+        key: "backup.url",
+        about: "Where this node takes backups by itself, `file:///folder` or `s3://bucket/prefix`. With a \
+                replicated log new nodes begin with the newest one, and the log is trimmed behind it: the \
+                same on all nodes. Empty: nowhere, and such a log is never trimmed.",
+        secret: false,
+        set: |c, v| {
+            if !v.is_empty() {
+                let parsed = holdfast_backup::Location::parse(v);
+                parsed.map_err(|error| error.text().to_owned())?;
+            }
+            c.backup_url = v.to_owned();
+            Ok(())
+        },
+        get: |c| c.backup_url.clone(),
+    },
+    Setting {
+        key: "backup.every_seconds",
+        about: "Seconds between two backups that are taken by themselves.",
+        secret: false,
+        set: |c, v| {
+            c.backup_every_seconds = parse(v, "a number of seconds")?;
+            Ok(())
+        },
+        get: |c| c.backup_every_seconds.to_string(),
+    },
+    Setting {
+        key: "backup.every_log_bytes",
+        about: "One is taken sooner when so many bytes have been written to the log since the last.",
+        secret: false,
+        set: |c, v| {
+            c.backup_every_log_bytes = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.backup_every_log_bytes.to_string(),
+    },
+    Setting {
+        key: "backup.keep",
+        about: "How many backups are kept at backup.url; older ones are removed after a new one was taken. 0: \
+                all.",
+        secret: false,
+        set: |c, v| {
+            c.backup_keep = parse(v, "a number")?;
+            Ok(())
+        },
+        get: |c| c.backup_keep.to_string(),
     },
     Setting {
         key: "archive.url",

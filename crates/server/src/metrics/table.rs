@@ -306,6 +306,9 @@ pub(super) const METRICS: &[Metric] = &[
         "1 while writes are refused because the log failed.",
         |s, out| out.one(u8::from(s.shard.failed && s.node.owns())),
     ),
+    gauge("holdfast_log_replicated", &[], "1 if the log is that of log servers.", |s, out| {
+        out.one(u8::from(!s.node.config.log_servers.is_empty()))
+    }),
     gauge("holdfast_log_kept_records", &[], "Records that the log still holds.", |s, out| {
         out.one(s.log.next.0 - s.log.first.0)
     }),
@@ -470,6 +473,12 @@ pub(super) const METRICS: &[Metric] = &[
         &[],
         "When the last backup of this process was taken, in seconds since 1970; 0: none.",
         |s, out| out.one(s.node.backups.metrics.last_success_ms.load(Relaxed) as f64 / 1e3),
+    ),
+    gauge(
+        "holdfast_backup_covered_lsn",
+        &[],
+        "The last record in the newest backup at backup.url that is known; 0: none.",
+        |s, out| out.one(s.node.backups.covered()),
     ),
     gauge("holdfast_backup_last_duration_seconds", &[], "How long that one took.", |s, out| {
         out.one(s.node.backups.metrics.last_duration_ms.load(Relaxed) as f64 / 1e3)

@@ -1,7 +1,7 @@
 //! Requests at a node that does not own the data: what it answers itself, and where it sends the rest.
 //!
 //! As a replica of Redis Cluster: reads after READONLY, and what names no key, it answers from what it
-//! has, which is a state that the owner had; everything else is the owner's. `READONLY AFTER token` holds a
+//! has, which is a state that the owner had; everything else is the owner's. `READAFTER token` holds a
 //! connection's requests until the state is at least as new as the token, which TOKEN gives on any node: so a
 //! client reads its own writes, and never an older state than before.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use holdfast_base::{Incarnation, Lsn};
 use holdfast_protocol::{number::parse_i64, resp::Args};
 
-use super::{Command, CommandError, Session, commands::cluster::moved, errors};
+use super::{Command, CommandError, Session, commands::cluster::moved};
 use crate::{members::Members, node::Node, ownership};
 
 /// How long requests are held until the node has followed to their token; then reads are refused.
@@ -77,19 +77,20 @@ fn elsewhere(members: &Members, session: &Session, key: Option<&[u8]>) -> Comman
     moved(members, session.client.over_tls, Some(key)).unwrap_or_else(unknown)
 }
 
-/// `READONLY [AFTER token]`.
-pub(super) fn read_only(
+/// READONLY: reads may be old.
+pub(super) fn read_only(session: &mut Session) {
+    session.reading.replica = true;
+}
+
+/// READAFTER: but no older than the token.
+pub(super) fn read_after(
     node: &Node,
     session: &mut Session,
-    args: Args<'_>,
+    token: &[u8],
 ) -> Result<(), CommandError> {
-    let after = match (args.get(1).map(<[u8]>::to_ascii_lowercase).as_deref(), args.get(2)) {
-        (None, _) => None,
-        (Some(b"after"), Some(token)) if args.len() == 3 => Some(position_of(node, token)?),
-        _ => return Err(errors::SYNTAX),
-    };
-    let before = session.reading.after.map(|(lsn, _)| lsn);
-    let after = after.max(before).map(|lsn| (lsn, Instant::now() + HELD_FOR));
+    let lsn = position_of(node, token)?;
+    let before = session.reading.after.map_or(Lsn::ZERO, |(lsn, _)| lsn);
+    let after = Some((lsn.max(before), Instant::now() + HELD_FOR));
     session.reading = Reading { replica: true, after };
     Ok(())
 }

@@ -46,6 +46,9 @@ pub(crate) struct Startup {
     password: Option<String>,
     replayed: AtomicU64,
     to_replay: AtomicU64,
+    /// Bytes of a backup that this node begins with.
+    fetched: AtomicU64,
+    to_fetch: AtomicU64,
     /// Set once the node is ready.
     node: OnceLock<Arc<Node>>,
     /// The data threads take over from the greeter.
@@ -99,6 +102,8 @@ impl Startup {
             password: (!password.is_empty()).then(|| digest(password.as_bytes())),
             replayed: AtomicU64::new(0),
             to_replay: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            to_fetch: AtomicU64::new(0),
             node: OnceLock::new(),
             greeted: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -126,6 +131,10 @@ impl Startup {
                 self.replayed.store(done, Ordering::Relaxed);
                 self.to_replay.store(total, Ordering::Relaxed);
             }
+            OpenProgress::Fetching { done, total } => {
+                self.fetched.store(done, Ordering::Relaxed);
+                self.to_fetch.store(total, Ordering::Relaxed);
+            }
             OpenProgress::StandingBy { epoch, applied } => {
                 self.members.get().iter().for_each(|members| members.note_standing_by(applied));
                 self.metrics.stands_by.store(epoch, Ordering::Relaxed);
@@ -140,8 +149,14 @@ impl Startup {
 
     /// How far the start is, in words.
     pub(crate) fn tell(&self) -> String {
+        let percent = |done: u64, total: u64| (done * 100).checked_div(total).unwrap_or(0);
+        let (fetched, to_fetch) =
+            (self.fetched.load(Ordering::Relaxed), self.to_fetch.load(Ordering::Relaxed));
+        if fetched < to_fetch {
+            return format!("Holdfast is fetching a backup: {} %", percent(fetched, to_fetch));
+        }
         let (done, total) = self.progress();
-        let percent = (done * 100).checked_div(total).unwrap_or(0);
+        let percent = percent(done, total);
         format!("Holdfast is replaying its log: {percent} %")
     }
 

@@ -46,11 +46,18 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "readonly",
-        arity: -1,
         run: Run::Session(read_only),
         flags: &["fast"],
-        summary: "Enables read-only queries for a connection to a replica. AFTER token: on a state that is no \
-                  older than what TOKEN told.",
+        summary: "Enables read-only queries for a connection to a replica.",
+        ..CLUSTER
+    },
+    Command {
+        name: "readafter",
+        arity: 2,
+        run: Run::Session(read_after),
+        flags: &["fast"],
+        since: "0.1.0",
+        summary: "As READONLY, on a state that is no older than what TOKEN told on any node.",
         ..CLUSTER
     },
     Command {
@@ -58,8 +65,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: Run::Session(token),
         flags: &["fast"],
         since: "0.1.0",
-        summary: "The log's position that what this connection has read and written is covered by, for READONLY \
-                  AFTER on any node.",
+        summary: "The log's position that what this connection has read and written is covered by, for \
+                  READAFTER on any node.",
         ..CLUSTER
     },
     Command {
@@ -90,7 +97,14 @@ fn cluster(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
 
 fn read_only(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
     call.node.members.as_ref().ok_or(DISABLED)?;
-    replica::read_only(call.node, call.session, call.args)?;
+    replica::read_only(call.session);
+    call.out.ok();
+    Ok(Flow::Continue)
+}
+
+fn read_after(call: &mut SessionCall<'_>) -> Result<Flow, CommandError> {
+    call.node.members.as_ref().ok_or(DISABLED)?;
+    replica::read_after(call.node, call.session, call.args.get(1).unwrap_or_default())?;
     call.out.ok();
     Ok(Flow::Continue)
 }
