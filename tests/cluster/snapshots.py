@@ -1,6 +1,7 @@
 """The log is trimmed behind backups, and nodes that it is too short for begin with one."""
 
 import json
+import subprocess
 import sys
 import time
 import urllib.request
@@ -8,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "crash"))
-from crashlib import Client, until  # noqa: E402
+from crashlib import Client, Unavailable, binary, until  # noqa: E402
 from logservers import LogServers  # noqa: E402
 from redirects import expect  # noqa: E402
 from replicas import has_heard, read_after, text  # noqa: E402
@@ -92,6 +93,16 @@ def port_of(asked, name):
     return int(found.rsplit(":", 1)[1]) if found else 0
 
 
+def replica_of(owner, name):
+    """A client of a node that has just been started again: its entry may still tell of its old port."""
+    def connected():
+        try:
+            return Client(port_of(owner.port, name))
+        except ConnectionRefusedError:
+            return None
+    return until(connected, f"{name} is reached", 10, 0.1)
+
+
 def keys_of(node, owner):
     port = port_of(owner.port, node.data.name)
     if not port:
@@ -99,3 +110,59 @@ def keys_of(node, owner):
     with Client(port) as client:
         reply = client.call("DBSIZE")
         return reply if isinstance(reply, int) else -1
+
+
+# As in crates/shard/src/digest.rs: every ten seconds of the records' time the next of 256 runs of slots is compared.
+TICK_S, PARTS, SLOTS = 10, 256, 16_384
+
+
+def keys_compared_next(client, ticks):
+    """A key in each of the runs of slots that are compared next."""
+    first = int(time.time()) // TICK_S + 1
+    wanted = {(first + at) % PARTS for at in range(ticks)}
+    found = {}
+    slots = client.pipeline([("CLUSTER", "KEYSLOT", f"k{number}") for number in range(4_000)])
+    for number, slot in enumerate(slots):
+        part = slot // (SLOTS // PARTS)
+        if part in wanted:
+            found.setdefault(part, f"k{number}")
+    return list(found.values())
+
+
+def a_node_whose_rows_were_changed_is_found_and_rebuilt(folder, nodes_with, stand_by, say):
+    """Rows of a node that stands by are changed behind its back: digests tell, and it begins anew with a backup."""
+    change_row = Path(binary()).parent / "examples" / "change_row"
+    if not change_row.exists():
+        raise Unavailable(f"{change_row} is not built: cargo build --release -p holdfast-engine --examples")
+    with LogServers(folder, 1) as servers:
+        settings = {"backup.url": f"file://{folder}/backups", "backup.every_seconds": "2"}
+        nodes = nodes_with(folder, servers, settings)
+        owner = nodes.another("when-silent").start()
+        other = stand_by(nodes.another("when-silent"))
+        with owner.client() as client:
+            write(client, 0, 4_000)
+            until(lambda: keys_of(other, owner) == 4_000, "the other one has followed", 10)
+            other.terminate()
+            keys = keys_compared_next(client, 6)
+            subprocess.run([change_row, other.data, *keys], check=True, timeout=60)
+            stand_by(other)
+            with replica_of(owner, "node2") as replica:
+                has_heard(replica)
+                wrong = replica.call("GET", keys[0])
+                expect(wrong != client.call("GET", keys[0]), "the row was changed")
+            began = time.monotonic()
+
+            def has_ended():
+                write(client, 4_000, 100)
+                return other.process.poll() is not None
+            until(has_ended, "the node sees that its rows are others", 90, 0.2)
+            took = time.monotonic() - began
+            expect("this node's rows are not the owner's" in other.log_text(), other.log_text()[-1000:])
+            until(lambda: metric(owner, 'holdfast_digests_compared_total{result="differ"}') >= 1, "the owner sees it too", 30)
+            stand_by(other)
+            expect("beginning with a backup" in other.log_text(), other.log_text()[-1000:])
+            with replica_of(owner, "node2") as replica:
+                has_heard(replica)
+                for key in keys:
+                    expect(read_after(client, replica, "GET", key)[0] == client.call("GET", key), f"{key} is right again")
+        say(f"{len(keys)} rows changed; found after {took:.0f} s, and rebuilt from a backup")

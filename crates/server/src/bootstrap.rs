@@ -18,6 +18,7 @@ use crate::{
     Config,
     backup::{Pace, StoreUse, open_store},
     data::{ENGINE_DIR, SHARD, io_error},
+    digests::DIVERGED_FILE,
     node::OpenProgress,
 };
 
@@ -47,7 +48,10 @@ pub(crate) fn engine_for_log(
 ) -> Result<RocksEngine, Error> {
     let state = stored_state(&engine, SHARD)?;
     let bounds = log.bounds(SHARD);
-    let standing = standing(log, &bounds, state.as_ref())?;
+    let standing = match disk.exists(DIVERGED_FILE).map_err(io_error(&config.data))? {
+        true => Standing::CutOff("this node's rows were not the owner's".to_owned()),
+        false => standing(log, &bounds, state.as_ref())?,
+    };
     let why = match &standing {
         Standing::GoesOn => return Ok(engine),
         Standing::New => "this node is new",
@@ -97,6 +101,10 @@ pub(crate) fn engine_for_log(
     disk.rename(ENGINE_DIR, REPLACED_DIR).map_err(failed())?;
     disk.rename(COMING_DIR, ENGINE_DIR).map_err(failed())?;
     disk.sync_dir("").map_err(failed())?;
+    if disk.exists(DIVERGED_FILE).map_err(failed())? {
+        disk.remove(DIVERGED_FILE).map_err(failed())?;
+        disk.sync_dir("").map_err(failed())?;
+    }
     if was_empty {
         remove_dir(&**disk, REPLACED_DIR).map_err(failed())?;
     }

@@ -124,6 +124,8 @@ pub struct Config {
     pub backup_every_log_bytes: ByteSize,
     /// So many of them are kept; 0: all.
     pub backup_keep: usize,
+    /// What is read of the rows to compare them with other nodes'; 0: they are not compared.
+    pub log_digest_bytes_per_second: ByteSize,
     /// A replicated log is kept for nodes that are silent for no longer.
     pub log_keep_seconds: u64,
     /// Where the log is archived; empty: nowhere.
@@ -179,6 +181,7 @@ impl Default for Config {
             backup_every_log_bytes: ByteSize::mib(4_096),
             backup_keep: 24,
             log_keep_seconds: 3_600,
+            log_digest_bytes_per_second: ByteSize::mib(8),
             archive_url: String::new(),
             archive_seconds_max: 5,
             archive_lag_bytes_max: ByteSize::mib(1024),

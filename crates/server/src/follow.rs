@@ -72,7 +72,13 @@ impl Node {
 
     /// Whether reads that may be old are not too old.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.staleness() <= Duration::from_secs(self.config.redis_replica_seconds_max)
+        let bound = Duration::from_secs(self.config.redis_replica_seconds_max);
+        self.staleness() <= bound && !self.has_diverged()
+    }
+
+    /// Whether this node's rows turned out not to be the owner's.
+    pub(crate) fn has_diverged(&self) -> bool {
+        self.digests.metrics.diverged.load(Ordering::Acquire)
     }
 
     /// The last position of the log that shows here.

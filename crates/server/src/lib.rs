@@ -13,6 +13,7 @@ mod commit;
 mod config;
 mod connection;
 mod data;
+mod digests;
 mod ending;
 mod farewell;
 mod fetch;

@@ -23,7 +23,12 @@ use holdfast_log::LogError;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, listeners::Addresses, startup::Startup};
+use crate::{
+    Config,
+    digests::{self, Told},
+    listeners::Addresses,
+    startup::Startup,
+};
 
 /// Between two looks at the entries of others.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -71,6 +76,9 @@ pub(crate) struct NodeEntry {
     /// The last position that a crash leaves in its engine: it needs the log behind that.
     #[serde(default)]
     pub flushed: u64,
+    /// Of its rows, at moments that all nodes agree on.
+    #[serde(default)]
+    pub digests: Vec<Told>,
     /// Of an owner: it may answer, as far as it knows.
     #[serde(default)]
     pub lease_held: bool,
@@ -202,6 +210,7 @@ pub(crate) struct Members {
     epoch: AtomicU64,
     applied: AtomicU64,
     flushed: AtomicU64,
+    digests: Mutex<Vec<Told>>,
     lease_held: AtomicBool,
     log_takes_writes: AtomicBool,
     /// Version of this process' own entry as it wrote it last; 0: it has not yet.
@@ -237,6 +246,7 @@ impl Members {
             epoch: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
+            digests: Mutex::default(),
             lease_held: AtomicBool::new(false),
             log_takes_writes: AtomicBool::new(false),
             told: AtomicU64::new(0),
@@ -350,6 +360,7 @@ impl Members {
             http,
             applied: self.applied.load(Ordering::Relaxed),
             flushed: self.flushed.load(Ordering::Relaxed),
+            digests: self.digests.lock().clone(),
             lease_held: self.lease_held.load(Ordering::Relaxed),
             log_takes_writes: self.log_takes_writes.load(Ordering::Relaxed),
         }
@@ -441,6 +452,10 @@ pub(crate) fn run(startup: &Startup, members: &Members) {
         if let Some(node) = startup.node() {
             let stats = node.shard.stats();
             members.applied.store(stats.durable_lsn.0, Ordering::Relaxed);
+            let told = node.digests.told();
+            if std::mem::replace(&mut *members.digests.lock(), told.clone()) != told {
+                members.changed.store(true, Ordering::Release);
+            }
             members.flushed.store(node.flushed_seen().0, Ordering::Relaxed);
             members.lease_held.store(node.holds_lease(), Ordering::Relaxed);
             members.log_takes_writes.store(!stats.failed, Ordering::Relaxed);
@@ -481,6 +496,10 @@ pub(crate) fn run(startup: &Startup, members: &Members) {
             tracing::warn!(problem, "the cluster's entries are not up to date");
         }
         is_well = problem.is_none();
+        // The others know by now what this node knows of its rows.
+        if let Some(node) = startup.node().filter(|_| is_well) {
+            digests::compare(node, members);
+        }
         std::thread::park_timeout(LOOK_EVERY);
     }
     // The last word, unless nobody would hear it.
@@ -503,6 +522,7 @@ mod tests {
             http: None,
             applied: version,
             flushed: 0,
+            digests: Vec::new(),
             lease_held: false,
             log_takes_writes: false,
         };

@@ -31,6 +31,7 @@ use crate::{
     clients::Clients,
     commit,
     data::{Opened, SHARD, io_error, open_data},
+    digests::{self, Digests},
     fetch::{self, FetchQueue},
     forward::Forwarder,
     freed::Freed,
@@ -93,6 +94,8 @@ pub struct Node {
     pub(crate) metrics: Arc<NodeMetrics>,
     pub(crate) backups: Backups,
     pub(crate) archive: ArchiveState,
+    /// Digests of this node's rows, to be compared with the others'.
+    pub(crate) digests: Digests,
     /// When positions became durable.
     pub(crate) lag: Lag,
     pub(crate) lease: Lease,
@@ -262,6 +265,7 @@ impl Node {
             metrics: startup.metrics.clone(),
             backups: Backups::default(),
             archive: ArchiveState::default(),
+            digests: Digests::default(),
             lag: Lag::default(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
             connection_bytes: AtomicU64::new(0),
@@ -291,6 +295,9 @@ impl Node {
         self.spawn("background", background::run)?;
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;
+        }
+        if self.members.is_some() {
+            self.spawn("digest", digests::run)?;
         }
         if let Some(certificates) = self.certificates.clone() {
             self.spawn("tls", move |node| tls::run_watcher(node, &certificates))?;
@@ -488,7 +495,7 @@ impl Node {
         drop(self.nap.0.lock());
         self.nap.1.notify_all();
         self.backups.wake();
-        for thread in ["fetch", "background", "tls", "http", "members"] {
+        for thread in ["fetch", "background", "digest", "tls", "http", "members"] {
             self.join(thread);
         }
         self.shard.stop();

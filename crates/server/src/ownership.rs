@@ -127,6 +127,9 @@ fn is_passing(error: &LogError) -> bool {
 fn try_to_take(node: &Node, policy: TakeOver, watch: &Watch) -> Result<Option<Taken>, LogError> {
     let sent_ns = now_ns();
     let is_free = watch.is_free(sent_ns);
+    if node.has_diverged() {
+        return Ok(None);
+    }
     let (session, position) = match (is_free, policy) {
         (true, _) => node.log.open_session_after(SHARD, watch.sign())?,
         (false, TakeOver::AtStart) => node.log.open_session(SHARD)?,

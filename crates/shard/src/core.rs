@@ -28,6 +28,7 @@ pub(crate) use follow::Followed;
 
 use crate::{
     OpError,
+    digest::tick,
     overlay::{Overlay, StagedRow},
     txn::{FIRST_FREE_GENERATION, Pending},
     visible::Visible,
@@ -103,6 +104,8 @@ pub(crate) struct StagedRecord {
     n: u64,
     time: Hlc,
     pub(crate) rows: Vec<WrittenRow>,
+    /// The last record of a batch of the log: whoever follows has the same.
+    ends_batch: bool,
     state: Vec<Effect<'static>>,
     next_collection: holdfast_base::CollectionId,
     bytes: usize,
@@ -113,25 +116,44 @@ pub(crate) struct Committed {
     groups: Vec<Arc<Vec<StagedRecord>>>,
     applied: AppliedState,
     incarnation: Incarnation,
+    tick: u64,
+}
+
+/// What the applier moves at once.
+pub(crate) struct Step {
+    /// Oldest first.
+    pub groups: Vec<Arc<Vec<StagedRecord>>>,
+    /// The state after them.
+    pub state: AppliedState,
+    /// The rows as of then are to be digested, under this tick.
+    pub digest: Option<u64>,
 }
 
 impl Committed {
     /// The oldest groups, up to about `bytes_max`, with the state after them; they stay staged until
     /// [`Core::on_applied`]. Walks over every record, which needs no lock.
-    pub fn first(self, bytes_max: usize) -> Option<(Vec<Arc<Vec<StagedRecord>>>, AppliedState)> {
-        let Committed { mut groups, applied: mut state, incarnation } = self;
-        let (mut taken, mut bytes) = (0, 0);
+    /// Ends with a group behind which rows are digested.
+    pub fn first(self, bytes_max: usize) -> Option<Step> {
+        let Committed { mut groups, applied: mut state, incarnation, tick } = self;
+        let (mut taken, mut bytes, mut digest) = (0, 0, None);
         for group in &groups {
-            if bytes >= bytes_max {
+            if bytes >= bytes_max || digest.is_some() {
                 break;
             }
+            digest = begins_tick(group, tick);
             advance(&mut state, group, incarnation);
             bytes += group.iter().map(|record| record.bytes).sum::<usize>();
             taken += 1;
         }
         groups.truncate(taken);
-        (taken > 0).then_some((groups, state))
+        (taken > 0).then_some(Step { groups, state, digest })
     }
+}
+
+/// The tick that begins with the batch that this group ends, if one does.
+fn begins_tick(group: &[StagedRecord], before: u64) -> Option<u64> {
+    let last = group.last().filter(|record| record.ends_batch)?;
+    Some(tick(last.time)).filter(|tick| *tick > before)
 }
 
 /// Moves the state that the engine holds past a group.
@@ -170,6 +192,8 @@ pub(crate) struct Core {
     pub(crate) staged: AppliedState,
     /// As of the last applied record.
     applied: AppliedState,
+    /// That of the last batch that is applied as a whole.
+    applied_tick: u64,
     durable: Lsn,
     builder: BatchBuilder,
     building: Vec<StagedRecord>,
@@ -215,6 +239,7 @@ impl Core {
             overlay: Overlay::default(),
             staged: applied.clone(),
             durable: applied.lsn,
+            applied_tick: tick(applied.time),
             applied,
             builder: BatchBuilder::new(position.header(shard), Vec::new()),
             building: Vec::new(),
@@ -341,6 +366,7 @@ impl Core {
             n,
             time,
             rows: pending.written.into_rows(),
+            ends_batch: false,
             state: pending.state,
             next_collection,
             bytes,
@@ -488,7 +514,8 @@ impl Core {
 
     /// The oldest batch taken is durable. Its records may now be applied.
     pub fn on_durable(&mut self) -> Lsn {
-        if let Some(records) = self.in_flight.pop_front() {
+        if let Some(mut records) = self.in_flight.pop_front() {
+            records.iter_mut().last().into_iter().for_each(|record| record.ends_batch = true);
             self.durable = records.last().map_or(self.durable, |record| record.lsn);
             self.committed.push_back(Arc::new(records));
         }
@@ -567,7 +594,7 @@ impl Core {
     pub fn committed(&self) -> Committed {
         let groups = self.committed.iter().take(APPLIED_GROUPS_MAX).cloned().collect();
         let incarnation = self.staged.incarnation;
-        Committed { groups, applied: self.applied.clone(), incarnation }
+        Committed { groups, applied: self.applied.clone(), incarnation, tick: self.applied_tick }
     }
 
     /// The oldest durable group is in the engine and the row cache: its rows leave the overlay.
@@ -581,6 +608,9 @@ impl Core {
             self.staged_bytes = self.staged_bytes.saturating_sub(record.bytes);
         }
         advance(&mut self.applied, &group, self.staged.incarnation);
+        if let Some(tick) = begins_tick(&group, self.applied_tick) {
+            self.applied_tick = tick;
+        }
     }
 
     /// The first staged heads of `from..to` in order, at most `rows_max`: the newest version of each

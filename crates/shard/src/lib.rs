@@ -7,6 +7,7 @@
 
 mod bucket;
 mod core;
+mod digest;
 mod expire;
 mod key_order;
 mod op_error;
@@ -27,6 +28,7 @@ mod written;
 
 pub use bucket::{BucketState, Buckets};
 pub use core::{KeyspaceQuota, Limits};
+pub use digest::{Digest, DigestJob, PARTS};
 pub use expire::{ExpireAt, ExpiryStep};
 pub use op_error::OpError;
 pub use replay::{ReplayProgress, apply_batches, read_failed, replay, store_state, stored_state};

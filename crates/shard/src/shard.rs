@@ -22,8 +22,8 @@ use holdfast_log::{Completion, Outcome, Position, Refused, Session};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    KeyRef, Limits, OpError, Txn,
-    core::{Core, KeyspaceQuota, Quotas, is_head},
+    DigestJob, KeyRef, Limits, OpError, Txn,
+    core::{Core, KeyspaceQuota, Quotas, Step, is_head},
     key_order::newest_in_key_order,
     overlay::{StagedRow, StagedRows},
     view::{Pin, Source, Staged, View, Witness},
@@ -188,6 +188,9 @@ pub struct Shard {
     scan_bytes_max: usize,
     staged_bytes_max: usize,
     stopping: AtomicBool,
+    digests_wanted: AtomicBool,
+    /// A leaf in the lock order.
+    digest_job: Mutex<Option<DigestJob>>,
 }
 
 impl Shard {
@@ -220,6 +223,8 @@ impl Shard {
             staged_bytes_max: parts.limits.staged_bytes_max,
             scan_bytes_max: parts.limits.scan_bytes_max,
             stopping: AtomicBool::new(false),
+            digests_wanted: AtomicBool::new(false),
+            digest_job: Mutex::new(None),
         }
     }
 
@@ -616,7 +621,7 @@ impl Shard {
     /// the number of records; after an error they stay where they are.
     pub fn apply_step(&self, bytes_max: usize) -> Result<usize, Error> {
         let committed = self.core.lock().committed();
-        let Some((groups, state)) = committed.first(bytes_max) else { return Ok(0) };
+        let Some(Step { groups, state, digest }) = committed.first(bytes_max) else { return Ok(0) };
         let records = || groups.iter().flat_map(|group| group.iter());
         let rows = records().flat_map(|record| &record.rows);
         let mut batch = Batch::new();
@@ -630,6 +635,9 @@ impl Shard {
         key::applied(&mut applied, self.id);
         batch.put(&applied, &state.encode());
         self.engine.write(&batch)?;
+        if let Some(tick) = digest {
+            self.begin_digest(state.lsn, tick)?;
+        }
         let cache = &self.visible.cache;
         for row in records().flat_map(|record| &record.rows) {
             if !is_head(&row.key) {
@@ -647,6 +655,26 @@ impl Shard {
             heads.for_each(|key| cache.applied(key, record.lsn));
         }
         Ok(records().count())
+    }
+
+    /// Says whether rows are to be digested at the moments that the log gives.
+    pub fn want_digests(&self, wanted: bool) {
+        self.digests_wanted.store(wanted, Ordering::Release);
+    }
+
+    /// The rows that are to be digested now, if any are.
+    pub fn take_digest_job(&self) -> Option<DigestJob> {
+        self.digest_job.lock().take()
+    }
+
+    /// Takes hold of the rows as they are now. One job waits at most: who is slow leaves some out.
+    fn begin_digest(&self, lsn: Lsn, tick: u64) -> Result<(), Error> {
+        let mut job = self.digest_job.lock();
+        if self.digests_wanted.load(Ordering::Acquire) && job.is_none() {
+            let snapshot = self.engine.snapshot()?;
+            *job = Some(DigestJob { shard: self.id, lsn, tick, snapshot });
+        }
+        Ok(())
     }
 
     /// Whether every durable record is in the engine.

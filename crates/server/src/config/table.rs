@@ -336,6 +336,17 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.log_keep_seconds.to_string(),
     },
     Setting {
+        key: "log.digest_bytes_per_second",
+        about: "With a replicated log: bytes per second that this node reads of its own rows to compare them \
+                with the other nodes'. 0: it does not compare.",
+        secret: false,
+        set: |c, v| {
+            c.log_digest_bytes_per_second = v.parse()?;
+            Ok(())
+        },
+        get: |c| c.log_digest_bytes_per_second.to_string(),
+    },
+    Setting {
         key: "log.take_over",
         about: "With a replicated log, when this node takes the data over from another one. \
                 `when-silent`: it stands by, follows the log, and takes over once the other one has given \

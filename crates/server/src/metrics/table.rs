@@ -252,6 +252,33 @@ pub(super) const METRICS: &[Metric] = &[
          here; 0 at the owner.",
         |s, out| out.one(s.staleness.as_secs_f64()),
     ),
+    counter(
+        "holdfast_digests_total",
+        &[],
+        "Digests of a part of the rows that were taken, to be compared with other nodes'.",
+        |s, out| out.one(s.node.digests.metrics.taken.load(Relaxed)),
+    ),
+    counter(
+        "holdfast_digest_rows_total",
+        &[],
+        "Rows that were digested.",
+        |s, out| out.one(s.node.digests.metrics.rows.load(Relaxed)),
+    ),
+    counter(
+        "holdfast_digests_compared_total",
+        &["result"],
+        "Digests that were compared with other nodes' of the same record.",
+        |s, out| {
+            out.labelled("result", "same", s.node.digests.metrics.same.load(Relaxed));
+            out.labelled("result", "differ", s.node.digests.metrics.differ.load(Relaxed));
+        },
+    ),
+    gauge(
+        "holdfast_diverged",
+        &[],
+        "1 if this node's rows turned out not to be the owner's: it serves no reads, and takes nothing over.",
+        |s, out| out.one(u8::from(s.node.has_diverged())),
+    ),
     gauge(
         "holdfast_members",
         &["state"],

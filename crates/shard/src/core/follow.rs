@@ -75,6 +75,7 @@ impl Followed {
             n: record.n,
             time: record.time,
             rows: written.into_rows(),
+            ends_batch: record.n + 1 == header.first_n + u64::from(header.count),
             state,
             next_collection,
             bytes,

@@ -12,7 +12,7 @@ use holdfast_io::{Random, SeededRandom};
 use holdfast_log::Position;
 
 use crate::{
-    KeyRef, Limits, OpError, Shard, ShardParts, Txn,
+    Digest, KeyRef, Limits, OpError, Shard, ShardParts, Txn,
     ops::{
         hash,
         keys::{self, DeadlineCondition},
@@ -163,6 +163,76 @@ fn who_follows_shows_what_the_owner_had_and_can_take_its_place() {
             owner.advance_time(1_000, 0);
         }
     }
+}
+
+/// All digests that a shard has taken since it was asked last, at most one.
+fn digested(shard: &Shard) -> Option<Digest> {
+    shard.take_digest_job().map(|job| job.run(&mut |_| {}).expect("the model engine does not fail"))
+}
+
+/// Digests of an owner and of one that follows, by position; `tamper` sees the follower's engine before each.
+fn digests(seed: u64, tamper: impl Fn(&Shard)) -> Vec<(Digest, Option<Digest>)> {
+    let mut random = SeededRandom::new(seed);
+    let (owner, other) = (testing::open(), follower());
+    owner.want_digests(true);
+    other.want_digests(true);
+    let (mut owners, mut others) = (Vec::new(), std::collections::BTreeMap::new());
+    for step in 0..1_500 {
+        // Now and then no ten seconds are left out, now and then many.
+        owner.advance_time(1_000 + step * (1 + seed * 700), 0);
+        for _ in 0..random.below(5) {
+            write_something(&owner, &mut random);
+        }
+        let Some(batch) = take(&owner) else { continue };
+        follow(&other, &batch).expect("it continues");
+        while random.below(3) == 0
+            && owner.apply_step(random.below(2_000) as usize + 1).expect("a model") > 0
+        {
+            owners.extend(digested(&owner));
+        }
+        while random.below(3) == 0
+            && other.apply_step(random.below(2_000) as usize + 1).expect("a model") > 0
+        {
+            tamper(&other);
+            others.extend(digested(&other).map(|digest| (digest.lsn, digest)));
+        }
+    }
+    owners.into_iter().map(|digest| (digest, others.get(&digest.lsn).copied())).collect()
+}
+
+#[test]
+fn two_that_hold_the_same_rows_have_the_same_digests() {
+    let (mut compared, mut rows) = (0, 0);
+    for seed in 0..12 {
+        for (own, other) in digests(seed, |_| {}) {
+            if let Some(other) = other {
+                assert_eq!(own, other, "seed {seed}");
+                (compared, rows) = (compared + 1, rows + own.rows);
+            }
+        }
+    }
+    assert!(
+        compared > 1_000 && rows > 100,
+        "{compared} digests of {rows} rows: this checked little"
+    );
+}
+
+#[test]
+fn a_row_that_differs_shows_in_the_digest_of_its_slots() {
+    let spoil = |shard: &Shard| {
+        let found =
+            rows(shard).into_iter().find(|(row, _)| holdfast_base::key::parse_head(row).is_some());
+        let Some((row, mut value)) = found else { return };
+        // The last byte is of what the key holds, and decodes whatever it is.
+        if let Some(last) = value.last_mut() {
+            *last ^= 1;
+        }
+        let mut batch = holdfast_engine::Batch::new();
+        batch.put(&row, &value);
+        shard.engine().write(&batch).expect("the model engine does not fail");
+    };
+    let differ = |(own, other): &(Digest, Option<Digest>)| other.is_some_and(|other| other != *own);
+    assert!((0..12).any(|seed| digests(seed, spoil).iter().any(differ)));
 }
 
 /// The one that owned the data has forgotten that it did.
