@@ -33,6 +33,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("apply", Class::Batch(0)),
     ("background", Class::Batch(0)),
     ("backup", Class::Batch(5)),
+    ("digest", Class::Batch(5)),
     ("archive", Class::Batch(0)),
     ("rocksdb:high", Class::Batch(0)),
     ("rocksdb:low", Class::Batch(5)),
