@@ -18,7 +18,10 @@ _nets = itertools.count(1)
 class LogServers:
     """One log server, or several that form a cluster; they end with the `with`."""
 
-    def __init__(self, folder, count):
+    def __init__(self, folder, count, told=None, advertised=True, sync="always"):
+        """Data below `folder`, settings and logs below `told` if they are to be elsewhere. Without `advertised` the
+        servers tell clients nothing of each other."""
+        told = told or folder
         self.program = os.environ.get("HOLDFAST_NATS_SERVER") or shutil.which("nats-server")
         if not self.program:
             raise Unavailable("no nats-server: scripts/steps/clients installs it")
@@ -27,16 +30,17 @@ class LogServers:
         first = 10 * next(_nets)
         self.addresses = [f"{net}.{first + at}" for at in range(count)]
         self.processes = [None] * count
-        self._folder = folder
+        self._told = told
         routes = ", ".join(f"nats://{address}:{ROUTE_PORT}" for address in self.addresses)
         for at, address in enumerate(self.addresses):
             home = folder / f"log{at}"
             home.mkdir()
             text = (f'server_name: n{at}\nlisten: "{address}:{CLIENT_PORT}"\nhttp: "{address}:{MONITOR_PORT}"\n'
-                    f'log_file: "{home}/log"\njetstream {{ store_dir: "{home}/store", sync_interval: always }}\n')
+                    f'log_file: "{told}/log{at}.log"\njetstream {{ store_dir: "{home}/store", sync_interval: {sync} }}\n')
             if count > 1:
-                text += f'cluster {{ name: test, listen: "{address}:{ROUTE_PORT}", routes: [{routes}] }}\n'
-            (home / "settings").write_text(text, encoding="utf-8")
+                text += (f'cluster {{ name: test, listen: "{address}:{ROUTE_PORT}", routes: [{routes}], '
+                         f'no_advertise: {"false" if advertised else "true"} }}\n')
+            (told / f"log{at}.conf").write_text(text, encoding="utf-8")
 
     @property
     def settings(self):
@@ -56,7 +60,7 @@ class LogServers:
 
     def start(self, at):
         self.processes[at] = subprocess.Popen(
-            [self.program, "-c", self._folder / f"log{at}" / "settings"], stdin=subprocess.DEVNULL,
+            [self.program, "-c", self._told / f"log{at}.conf"], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def kill(self, at):

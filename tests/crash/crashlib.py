@@ -149,7 +149,7 @@ class Client:
         try:
             return call(*arguments)
         except TimeoutError:
-            raise Violation(f"no answer within {self._socket.gettimeout()} s") from None
+            raise TooLate(f"no answer within {self._socket.gettimeout()} s") from None
         except ConnectionError:
             raise
         except OSError as error:
