@@ -1,5 +1,6 @@
 """Reads at a node that stands by: what it shows, how old that may be, and what a token promises."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "crash"))
-from crashlib import Client, ErrorReply, until  # noqa: E402
+from crashlib import Client, ErrorReply, Server, binary, until  # noqa: E402
 from logservers import LogServers  # noqa: E402
 from redirects import expect, metrics_of_other, port_of_other  # noqa: E402
 
@@ -117,6 +118,25 @@ def the_catalog_follows(owner, replica_port, replica):
         expect(isinstance(other.call("AUTH", "reader", "secret"), ErrorReply), "the user is gone here too")
 
 
+def a_backup_is_taken_there(owner, replica, folder):
+    """It holds what the replica had followed by then, and is restored like any other."""
+    owner.expect("SET", "backed-up", "yes")
+    token = owner.expect("TOKEN")
+    replica.expect("READAFTER", token)
+    replica.expect("BACKUP", "START", f"file://{folder}/backup")
+    fields = lambda: dict(zip(*[iter(text(reply) for reply in replica.expect("BACKUP", "STATUS"))] * 2, strict=True))  # noqa: E731
+    until(lambda: fields()["state"] != "running", "the backup ends", 30, 0.05)
+    status = fields()
+    expect(status["state"] == "done" and int(status["lsn"]) >= int(text(token).split(":")[1]), f"{status}")
+    node = Server(folder / "restored", folder / "restored.log")
+    done = subprocess.run([binary(), "restore", "--from", f"file://{folder}/backup", "--data", node.data],
+                          capture_output=True, text=True, timeout=60, check=False)
+    expect(done.returncode == 0, done.stderr)
+    with node.start().client() as client:
+        expect(text(client.call("GET", "backed-up")) == "yes", "the restored node has it")
+    node.terminate()
+
+
 def a_replica_shows_records_whole_and_in_order(owner_node, port):
     """A writer counts `a`, then `b`, and both of a pair at once; a reader of the replica never sees `b` ahead of
     `a`, half a pair, or anything go back."""
@@ -167,6 +187,7 @@ def a_replica_answers_reads_that_may_be_old(folder, pair, say):
             only_reads_are_answered(owner, replica)
             tokens_are_checked(owner, replica)
             the_catalog_follows(owner, port, replica)
+            a_backup_is_taken_there(owner, replica, folder)
             states = a_replica_shows_records_whole_and_in_order(owner_node, port)
             say(f"{states} states read while they were written, each whole and none before an older one")
             owner.expect("SET", "gone", "1", "PX", "50")

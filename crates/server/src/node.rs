@@ -199,7 +199,6 @@ impl Node {
         self.advance_time();
         let session = commit::begin_session(self, session, &position)?;
         self.spawn("log", move |node| commit::run_committer(node, session))?;
-        self.spawn("backup", backup::run)?;
         if !self.config.archive_url.is_empty() {
             self.spawn("archive", archive::run)?;
         }
@@ -293,6 +292,7 @@ impl Node {
     /// Starts what answers clients, and what keeps the engine in order.
     fn serve(self: &Arc<Node>, listeners: Listeners, startup: &Starting) -> Result<(), Error> {
         self.spawn("background", background::run)?;
+        self.spawn("backup", backup::run)?;
         for at in 0..self.config.threads_fetch {
             self.spawn(&format!("fetch-{at}"), fetch::run)?;
         }

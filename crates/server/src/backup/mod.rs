@@ -257,7 +257,8 @@ enum Outcome {
 pub(crate) fn run(node: &Arc<Node>) {
     let mut schedule = Schedule::new(node);
     while !node.is_stopping() {
-        schedule.iter_mut().for_each(|schedule| schedule.step(node));
+        // One node of a cluster takes them by itself; each may be asked for one.
+        schedule.iter_mut().filter(|_| node.owns()).for_each(|schedule| schedule.step(node));
         let Some(wish) = node.backups.wish() else { continue };
         node.backups.end(match wish {
             Wish::Backup(location) => back_up(node, &location).map(|manifest| {
