@@ -18,9 +18,9 @@ _nets = itertools.count(1)
 class LogServers:
     """One log server, or several that form a cluster; they end with the `with`."""
 
-    def __init__(self, folder, count, told=None, advertised=True, sync="always"):
+    def __init__(self, folder, count, told=None, advertised=True, sync="always", more=""):
         """Data below `folder`, settings and logs below `told` if they are to be elsewhere. Without `advertised` the
-        servers tell clients nothing of each other."""
+        servers tell clients nothing of each other; `more` are further settings."""
         told = told or folder
         self.program = os.environ.get("HOLDFAST_NATS_SERVER") or shutil.which("nats-server")
         if not self.program:
@@ -40,7 +40,7 @@ class LogServers:
             if count > 1:
                 text += (f'cluster {{ name: test, listen: "{address}:{ROUTE_PORT}", routes: [{routes}], '
                          f'no_advertise: {"false" if advertised else "true"} }}\n')
-            (told / f"log{at}.conf").write_text(text, encoding="utf-8")
+            (told / f"log{at}.conf").write_text(text + more, encoding="utf-8")
 
     @property
     def settings(self):

@@ -22,10 +22,10 @@ class Authority:
         _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
                  "-subj", f"/CN=authority {name}", "-keyout", str(folder / f"{name}.key"), "-out", str(self.pem))
 
-    def issue(self, name, days=30, key=("ec", "ec_paramgen_curve:P-256")):
-        """A certificate for localhost and 127.0.0.1, valid for so many days; already over if negative."""
+    def issue(self, name, days=30, key=("ec", "ec_paramgen_curve:P-256"), address="127.0.0.1"):
+        """A certificate for localhost and this address, valid for so many days; already over if negative."""
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
-        extensions.write_text("subjectAltName = DNS:localhost, IP:127.0.0.1\n", encoding="ascii")
+        extensions.write_text(f"subjectAltName = DNS:localhost, IP:{address}\n", encoding="ascii")
         key_pem, pem = self.folder / f"{name}.key", self.folder / f"{name}.pem"
         _openssl("req", "-newkey", key[0], "-pkeyopt", key[1], "-nodes", "-subj", f"/CN={name}",
                  "-keyout", str(key_pem), "-out", str(request))

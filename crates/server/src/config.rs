@@ -108,6 +108,10 @@ pub struct Config {
     pub log_nkey_seed_file: PathBuf,
     /// File with the authorities of the log servers, as PEM.
     pub log_ca_file: PathBuf,
+    /// This node's certificate for them, and its key.
+    pub log_certificate_file: PathBuf,
+    /// See there.
+    pub log_key_file: PathBuf,
     /// Size of a log segment.
     pub log_segment_bytes: ByteSize,
     /// Log bytes since the engine's last flush at which a flush is forced.
@@ -172,6 +176,8 @@ impl Default for Config {
             log_take_over: TakeOver::WhenSilent,
             log_nkey_seed_file: PathBuf::new(),
             log_ca_file: PathBuf::new(),
+            log_certificate_file: PathBuf::new(),
+            log_key_file: PathBuf::new(),
             log_segment_bytes: ByteSize::mib(64),
             engine_replay_bytes_max: ByteSize::mib(256),
             engine_background_bytes_per_second: ByteSize::mib(256),
@@ -299,6 +305,11 @@ impl Config {
         if asks == empty(&self.tls_client_ca_file) {
             let text = "tls.client_certificates = optional or required and tls.client_ca_file need \
                         each other";
+            return Err(text.into());
+        }
+        let has_one = empty(&self.log_certificate_file) != empty(&self.log_key_file);
+        if has_one || (!empty(&self.log_key_file) && empty(&self.log_ca_file)) {
+            let text = "log.certificate_file and log.key_file need each other, and log.ca_file";
             return Err(text.into());
         }
         if !self.log_servers.is_empty() && self.log_sync == Sync::Never {

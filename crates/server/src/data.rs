@@ -135,11 +135,12 @@ fn replicated_log(
     random: &mut dyn Random,
 ) -> Result<JetStreamLog, Error> {
     let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    let identity = given(&config.log_certificate_file).zip(given(&config.log_key_file));
     let options = JetStreamOptions {
         replicas: config.log_replicas,
         claims,
         nkey_seed_file: given(&config.log_nkey_seed_file),
-        tls: given(&config.log_ca_file).map(|ca| TlsFiles { ca, identity: None }),
+        tls: given(&config.log_ca_file).map(|ca| TlsFiles { ca, identity }),
         ..JetStreamOptions::new(config.log_servers.clone(), &config.log_name, vec![SHARD])
     };
     JetStreamLog::open(options, random).map_err(log_error)

@@ -387,6 +387,26 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.log_ca_file.display().to_string(),
     },
     Setting {
+        key: "log.certificate_file",
+        about: "This node's own certificate for log servers that ask for one, as PEM; with log.ca_file.",
+        secret: false,
+        set: |c, v| {
+            c.log_certificate_file = v.into();
+            Ok(())
+        },
+        get: |c| c.log_certificate_file.display().to_string(),
+    },
+    Setting {
+        key: "log.key_file",
+        about: "The key of that certificate, as PEM.",
+        secret: false,
+        set: |c, v| {
+            c.log_key_file = v.into();
+            Ok(())
+        },
+        get: |c| c.log_key_file.display().to_string(),
+    },
+    Setting {
         key: "log.segment_bytes",
         about: "Size of a log segment; one or two more are kept ready.",
         secret: false,
