@@ -19,6 +19,15 @@ mod session;
 mod stream;
 mod tail;
 
+/// What a simulator puts together in place of servers and their client: messages, and the reader of a stream.
+#[cfg(feature = "simulation")]
+pub mod parts {
+    pub use crate::{
+        message::{Content, Message, Part},
+        tail::{Damage, Entry, Tail, Taken},
+    };
+}
+
 pub use entries::{ENTRY_BYTES_MAX, Entries, Entry};
 pub use log::JetStreamLog;
 pub use options::{JetStreamOptions, TlsFiles};

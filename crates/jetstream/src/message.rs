@@ -16,18 +16,20 @@ const BARRIER_BYTES: usize = 36;
 
 /// One message, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Message<'a> {
+pub struct Message<'a> {
+    /// Whose log.
     pub shard: ShardId,
     /// Life of the shard's log.
     pub incarnation: Incarnation,
     /// Epoch of the session that sent it.
     pub epoch: Epoch,
+    /// What it is.
     pub content: Content<'a>,
 }
 
 /// What a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Content<'a> {
+pub enum Content<'a> {
     /// A session begins here, behind this point. Everything before is settled.
     Barrier(Point),
     /// A part of a call.
@@ -40,16 +42,19 @@ pub(crate) enum Content<'a> {
 
 /// A part of a call's batches. Only a call with all its parts, in order, is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Part<'a> {
+pub struct Part<'a> {
     /// Place of the call's first record within the epoch.
     pub first_n: u64,
+    /// Which part, from 0.
     pub index: u32,
+    /// Parts of the call.
     pub count: u32,
+    /// Its piece of the call's batches.
     pub bytes: &'a [u8],
 }
 
 /// Why bytes are no message of ours.
-pub(crate) type Wrong = &'static str;
+pub type Wrong = &'static str;
 
 impl Message<'_> {
     /// The message's stored form.

@@ -25,7 +25,7 @@ use crate::message::{Content, Message, Part};
 
 /// A call or a barrier that is in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// Sequence of its first message.
     pub first_sequence: u64,
     /// Sequence of its last message; dead ones may stand between.
@@ -34,8 +34,9 @@ pub(crate) struct Entry {
     pub first_lsn: Lsn,
     /// Position behind its last record.
     pub next_lsn: Lsn,
-    /// Epoch and place of its first record.
+    /// Epoch of its records.
     pub epoch: Epoch,
+    /// Place of the first one in that epoch.
     pub first_n: u64,
     /// Bytes of its batches; 0 for a barrier.
     pub bytes: usize,
@@ -43,7 +44,7 @@ pub(crate) struct Entry {
 
 /// What a message turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Taken {
+pub enum Taken {
     /// The last one of a call, a barrier, or a sign of life.
     Whole,
     /// A part, and more of its call are due.
@@ -56,8 +57,10 @@ pub(crate) enum Taken {
 
 /// What the stream holds is not what was put into it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Damage {
+pub struct Damage {
+    /// Of the message at which it shows.
     pub sequence: u64,
+    /// What is wrong.
     pub what: String,
 }
 
@@ -71,7 +74,7 @@ struct Partial {
 }
 
 /// See the module's head.
-pub(crate) struct Tail {
+pub struct Tail {
     log: LogId,
     shard: ShardId,
     /// Behind the last call in the log; not known before the first message of a trimmed stream.

@@ -2,9 +2,10 @@
 //! true.
 //!
 //! `simulator` runs the production code of shard, log and engine model from one seed; `history` is
-//! what clients were told; `checker` decides whether one order of operations explains it. Not
+//! what clients were told; `cluster` runs several nodes on a simulated replicated log; `checker` decides whether one order of operations explains it. Not
 //! shipped.
 
 pub mod checker;
+pub mod cluster;
 pub mod history;
 pub mod simulator;
