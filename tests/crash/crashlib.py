@@ -108,6 +108,10 @@ class Client:
         """Sends encoded requests."""
         self._guarded(self._socket.sendall, requests)
 
+    def has_answer(self):
+        """Whether `read` would find something, without waiting for it."""
+        return self._at < len(self._bytes) or bool(select.select([self._socket], [], [], 0)[0])
+
     def read(self):
         """The next reply: bytes, int, None, list or ErrorReply; simple strings are str."""
         line = self._line()

@@ -1,0 +1,194 @@
+"""A cluster for faults: an owner, two nodes that stand by, three log servers, and a link between each node and each server.
+
+It can be put on a disk whose power can be cut. Nodes keep their ports when they start again, as clients expect it of them.
+Who owns the data is found by asking: `until_writable` is how long that took.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+for neighbour in ("crash", "powercut"):
+    sys.path.append(str(HERE.parent / neighbour))
+from crashlib import Client, ErrorReply, Server, TooLate, Violation, encode, need_fuse, until  # noqa: E402
+from cuts import Link  # noqa: E402
+from logservers import CLIENT_PORT, LogServers  # noqa: E402
+from powercut import PowerCutDisk  # noqa: E402
+from world import World  # noqa: E402
+
+NODES = ("node1", "node2", "node3")
+SHARD = "holdfast-0"
+# What a node may say from WARN on under these faults.
+EXPECTED = [r"no longer owns its data", r"another owner has taken", r"connection to the log servers? is lost",
+            r"the log failed: writes stop", r"the log took no watermark", r"a log server refused something",
+            r"the log holds what had no answer here", r"the cluster.s entries are not up to date",
+            r"standing by: the log servers do not answer", r"no other node has taken the data over",
+            r"expected INFO, got nothing", r"whether another node took over is not known", r"the log does not know that this node has stopped"]
+# How long a cluster may be without a writer before a round counts as failed.
+PATIENCE_S = 60
+# How long a node that lost the data may take to end, once it can know.
+ENDS_WITHIN_S = 20
+# Below the ports that the system gives to connections: a node that starts again finds its own free.
+PORTS = range(10_000, 32_000)
+
+
+def expect(condition, what):
+    if not condition:
+        raise Violation(what)
+
+
+class Stage:
+    """All of it, on folders below one."""
+
+    def __init__(self, folder, seed, on_disk=False, sync="always"):
+        self.folder, self.seed, self.sync, self.disk = folder, seed, sync, None
+        if on_disk:
+            need_fuse()
+            # nats-server never syncs a folder: ext4, on which it is meant to run, saves a file's name with the file.
+            self.disk = PowerCutDisk(folder / "backing", folder / "mount", seed=seed, fsync_names=True)
+        self.choice = random.Random(f"{seed}/faults")
+        self.world = World(seed)
+        self.rounds = 0
+
+    def __enter__(self):
+        home = self.folder
+        if self.disk:
+            self.disk.start()
+            home = self.disk.mount
+        self.servers = LogServers(home, 3, told=self.folder, advertised=False, sync=self.sync)
+        self.servers.__enter__()
+        self.links, self.nodes = {}, []
+        for name in NODES:
+            self.links[name] = [Link((address, CLIENT_PORT)) for address in self.servers.addresses]
+            through = ",".join(f"nats://{link.address}" for link in self.links[name])
+            port = port_to_keep()
+            settings = {**self.servers.settings, "log.servers": through, "node.name": name, "log.take_over": "when-silent",
+                        "redis.addr": f"127.0.0.1:{port}"}
+            node = Server(home / name, self.folder / f"{name}.log", settings)
+            node.port = port
+            self.nodes.append(node)
+        self.owner = self.nodes[0].start()
+        with self.owner.client() as client:
+            self.world.prepare(client)
+        for node in self.others:
+            self.stand_by(node)
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            if node.process and node.process.poll() is None:
+                os.kill(node.process.pid, signal.SIGCONT)
+                node.kill()
+        for links in self.links.values():
+            for link in links:
+                link.close()
+        self.servers.__exit__()
+        if self.disk:
+            self.disk.stop()
+
+    @property
+    def others(self):
+        """Those that are not the owner."""
+        return [node for node in self.nodes if node is not self.owner]
+
+    @property
+    def ports(self):
+        return [node.port for node in self.nodes]
+
+    def name(self, node):
+        return node.settings["node.name"]
+
+    def links_of(self, node):
+        return self.links[self.name(node)]
+
+    def stand_by(self, node):
+        if node.process is None or node.process.poll() is not None:
+            node.spawn()
+        until(lambda: "standing by" in node.log_text() or node.process.poll() is not None, f"{self.name(node)} stands by", PATIENCE_S)
+        expect(node.process.poll() is None, f"{self.name(node)} ended: {node.log_text()[-1000:]}")
+
+    def until_writable(self, began):
+        """Waits until a node takes a write; it is the owner from then on. Gives the seconds since `began`."""
+        probes = [Probe(node) for node in self.nodes]
+        try:
+            self.owner = until(lambda: next((probe.node for probe in probes if probe.is_taken()), None), "", PATIENCE_S, 0.01)
+        except TooLate:
+            logs = [f"{self.name(node)}: {node.log_text()[-1500:]}" for node in self.nodes]
+            raise Violation(f"nobody takes writes after {PATIENCE_S} s\n" + "\n".join(logs)) from None
+        finally:
+            took = time.monotonic() - began
+            for probe in probes:
+                probe.close()
+        with self.owner.client() as client:
+            client.expect("DEL", "probe")
+        return took
+
+    def check(self):
+        """All that was acknowledged is there, once; gives how much that was."""
+        acknowledged = self.world.pending
+        with self.owner.client() as client:
+            self.world.check(client)
+        complaints = [line for node in self.nodes for line in node.complaints(EXPECTED)]
+        expect(not complaints, f"a node complained: {complaints[:3]}")
+        return acknowledged
+
+    def settle(self, former, process):
+        """All stand by but the owner. The process that was the owner before has to end first."""
+        if former is not self.owner and former.process is process and process.poll() is None:
+            try:
+                code = former.exited(ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                raise Violation(f"the node that lost the data does not end: {former.log_text()[-1500:]}") from None
+            expect(code == 1, f"the node that lost the data ended with {code}")
+        for node in self.others:
+            ended = node is not former and node.process.poll() is not None
+            expect(not ended, f"{self.name(node)} stood by, and ended: {node.log_text()[-1500:] if ended else ''}")
+            self.stand_by(node)
+        self.servers.wait_until_healthy()
+
+
+class Probe:
+    """A write at one node, repeated until it is acknowledged; nobody waits for it."""
+
+    def __init__(self, node):
+        self.node, self._client = node, None
+
+    def is_taken(self):
+        try:
+            if self._client is None:
+                if self.node.process.poll() is not None:
+                    return False
+                self._client = Client(self.node.port, 5)
+                self._client.send(encode("SET", "probe", "x"))
+            if not self._client.has_answer():
+                return False
+            if not isinstance(self._client.read(), ErrorReply):
+                return True
+        except (ConnectionError, OSError, TooLate):
+            pass
+        self.close()
+        return False
+
+    def close(self):
+        if self._client:
+            self._client.close()
+            self._client = None
+
+
+def port_to_keep():
+    """A port that is free, and that no connection takes while its node is down."""
+    choice = random.SystemRandom()
+    while True:
+        port = choice.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
