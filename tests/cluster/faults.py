@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stage import SHARD, Stage, expect
 from crashlib import Client, ErrorReply, TooLate, Violation, until
-from history import Recorder, judge
+from history import READER, WRITER, Recorder, judge
 
 PLANTED_ROUNDS_MAX = 5
 # How long a disk is slow.
@@ -28,7 +28,7 @@ class Round:
     """What a round showed."""
 
     writable_s: float
-    # The longest that a client which looks for the owner waited from one answer to the next.
+    # The longest that a client which only writes, and one which only reads, waited from one answer to the next.
     write_stall_s: float
     read_stall_s: float
     # Requests of the load, and of the recorded clients; of those, without an answer.
@@ -206,7 +206,8 @@ def one_round(stage, name, begin):
         client.expect("DEL", "stale")
     acknowledged = stage.check()
     stage.settle(former, process)
-    return Round(took, *recorder.stalls(), acknowledged, len(recorder.log.requests), recorder.log.unknown, decided)
+    log = recorder.log
+    return Round(took, log.stall(WRITER), log.stall(READER), acknowledged, len(log.requests), log.unknown, decided)
 
 
 def planted(folder, seed, say):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from crashlib import Client, ErrorReply, Unavailable, Violation, binary
 
-WANDERERS = 4
+# Clients that look for the owner: one only writes and one only reads, whose waits are told; the others do both.
+WRITER, READER, WANDERERS = 0, 1, 4
 # The first half are counters, of which nothing but the sum counts; the others are set, too.
 KEYS = 8
 # Between two requests of one client: the judge's search is over what overlaps.
@@ -25,7 +26,8 @@ PAUSE_S = 0.004
 LATER_S = 0.03
 PATIENCE_S = 8
 NOT_DONE = ("MOVED", "READONLY", "TRYAGAIN", "LOADING", "BUSY", "CLUSTERDOWN")
-WRITES = ("set", "getset", "incrby", "setnx", "del")
+# What is done to keys that are no counters, and how often.
+SETTERS = (("set", "getset", "incrby", "setnx", "del"), (40, 20, 15, 15, 10))
 JUDGE_SECONDS_MAX = 120
 
 
@@ -58,14 +60,10 @@ class Log:
                 events.append((entry["came"], 1, number, told))
         return "".join(f"{moment} {event}\n" for moment, _, _, event in sorted(events))
 
-    def stall(self, kinds, clients):
-        """The longest that one of these clients waited between two answers to requests of these kinds, in seconds."""
-        longest = 0
-        for client in clients:
-            moments = [entry["came"] for entry in self.requests
-                       if entry["client"] == client and entry["reply"] and entry["words"][0] in kinds]
-            longest = max([longest, *(later - earlier for earlier, later in itertools.pairwise(moments))])
-        return longest / 1e9
+    def stall(self, client):
+        """The longest that a client waited from one answer to the next, in seconds."""
+        moments = [entry["came"] for entry in self.requests if entry["client"] == client and entry["reply"]]
+        return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0) / 1e9
 
 
 class Recorder:
@@ -79,6 +77,10 @@ class Recorder:
         self._broken = []
         work = [self._wander] * WANDERERS + [self._stay] * len(self._ports)
         self._threads = [threading.Thread(target=self._guarded, args=(one, at)) for at, one in enumerate(work)]
+
+    def name(self, key):
+        """What the key is called at the nodes."""
+        return f"{self._prefix}{key}"
 
     def start(self):
         for thread in self._threads:
@@ -97,16 +99,9 @@ class Recorder:
         with Client(port) as client:
             for key in range(KEYS):
                 entry = self.log.invoke(WANDERERS + len(self._ports), key, ("get",))
-                reply = client.expect("GET", self._name(key))
+                reply = client.expect("GET", self.name(key))
                 entry["reply"], entry["came"] = told(entry["words"], reply), time.monotonic_ns()
-            client.expect("DEL", *(self._name(key) for key in range(KEYS)))
-
-    def stalls(self):
-        """The longest waits for a write and for a read, in seconds, of clients that look for the owner."""
-        return self.log.stall(WRITES, range(WANDERERS)), self.log.stall(("get",), range(WANDERERS))
-
-    def _name(self, key):
-        return f"{self._prefix}{key}"
+            client.expect("DEL", *(self.name(key) for key in range(KEYS)))
 
     def _guarded(self, work, number):
         try:
@@ -154,9 +149,9 @@ class Recorder:
 
     def _ask(self, client, number, choice):
         """One request; gives the error if it was refused."""
-        key, words = self._request(choice)
+        key, words = self._request(number, choice)
         entry = self.log.invoke(number, key, words)
-        reply = client.call(*command(words, self._name(key)))
+        reply = client.call(*command(words, self.name(key)))
         if not isinstance(reply, ErrorReply):
             entry["reply"], entry["came"] = told(words, reply), time.monotonic_ns()
             return None
@@ -166,21 +161,14 @@ class Recorder:
             raise Violation(f"{words}: {reply}")
         return reply
 
-    def _request(self, choice):
-        key, draw = choice.randrange(KEYS), choice.random()
-        if draw < 0.4:
+    def _request(self, client, choice):
+        key = choice.randrange(KEYS)
+        if client != WRITER and (client == READER or choice.random() < 0.4):
             return key, ("get",)
         # No two writes have the same number, so that each is told from the others by what is read.
         number = next(self._numbers) * 1000 + choice.randrange(1000)
-        if key < KEYS // 2:
-            return key, ("incrby", number)
-        if draw < 0.65:
-            return key, ("set", number)
-        if draw < 0.75:
-            return key, ("getset", number)
-        if draw < 0.85:
-            return key, ("incrby", number)
-        return key, (("setnx", number) if draw < 0.95 else ("del",))
+        kind = "incrby" if key < KEYS // 2 else choice.choices(*SETTERS)[0]
+        return key, (("del",) if kind == "del" else (kind, number))
 
 
 def command(words, name):

@@ -101,7 +101,8 @@ class Stage:
     def ports(self):
         return [node.port for node in self.nodes]
 
-    def name(self, node):
+    @staticmethod
+    def name(node):
         return node.settings["node.name"]
 
     def links_of(self, node):
@@ -116,11 +117,15 @@ class Stage:
     def until_writable(self, began):
         """Waits until a node takes a write; it is the owner from then on. Gives the seconds since `began`."""
         probes = [Probe(node) for node in self.nodes]
+
+        def found():
+            if all(node.process.poll() is not None for node in self.nodes):
+                raise Violation("every node has ended\n" + self.last_words())
+            return next((probe.node for probe in probes if probe.is_taken()), None)
         try:
-            self.owner = until(lambda: next((probe.node for probe in probes if probe.is_taken()), None), "", PATIENCE_S, 0.01)
+            self.owner = until(found, "", PATIENCE_S, 0.01)
         except TooLate:
-            logs = [f"{self.name(node)}: {node.log_text()[-1500:]}" for node in self.nodes]
-            raise Violation(f"nobody takes writes after {PATIENCE_S} s\n" + "\n".join(logs)) from None
+            raise Violation(f"nobody takes writes after {PATIENCE_S} s\n{self.last_words()}") from None
         finally:
             took = time.monotonic() - began
             for probe in probes:
@@ -128,6 +133,9 @@ class Stage:
         with self.owner.client() as client:
             client.expect("DEL", "probe")
         return took
+
+    def last_words(self):
+        return "\n".join(f"{self.name(node)}: {node.log_text()[-1500:]}" for node in self.nodes)
 
     def check(self):
         """All that was acknowledged is there, once; gives how much that was."""
