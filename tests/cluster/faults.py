@@ -5,20 +5,20 @@ what is there, and mends what it broke. Clients that are recorded go on all the 
 has one order that explains it. Whoever answered before and is cut off must answer nothing old.
 """
 
-import os
 import shutil
-import signal
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from stage import SHARD, Stage, expect
-from crashlib import Client, ErrorReply, TooLate, Violation, until
+from stage import SHARD, Stage, expect, stand_still
+from crashlib import Client, ErrorReply, TooLate, Violation
 from history import READER, WRITER, Recorder, judge
+from storm import Storm
 
 PLANTED_ROUNDS_MAX = 5
 # How long a disk is slow.
 SLOW_FOR_S = 3
+# How long a storm lasts.
+STORM_S = 12
 # How long clients go on once all is mended: what was held comes through then.
 AFTERWARDS_S = 0.5
 
@@ -43,17 +43,6 @@ class Round:
 
 
 # ---- faults: each is begun, and mended once a node takes writes ----------------------------------
-
-
-def is_awake(process):
-    stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
-    return stat.rsplit(")", 1)[1].split()[0] != "T"
-
-
-def stand_still(process):
-    os.kill(process.pid, signal.SIGSTOP)
-    until(lambda: not is_awake(process), "it stands still")
-    return lambda: os.kill(process.pid, signal.SIGCONT)
 
 
 def kill_owner(stage):
@@ -122,6 +111,17 @@ def cut_power(stage):
     return lambda: None
 
 
+def storm(stage):
+    """Nodes and log servers are cut off, stand still, are killed and come back, several at once; never two log servers."""
+    weather = Storm(stage)
+    until_s = time.monotonic() + STORM_S
+    while (left := until_s - time.monotonic()) > 0:
+        weather.change()
+        time.sleep(min(left, stage.choice.uniform(0.1, 1.5)))
+    weather.calm()
+    return lambda: None
+
+
 FAULTS = {
     "kill": kill_owner,
     "stop": stop_owner,
@@ -131,6 +131,7 @@ FAULTS = {
     "leader": kill_leader,
     "leader_stops": stop_leader,
     "machine": kill_machine,
+    "storm": storm,
 }
 DISK_FAULTS = {
     "slow_log": slow(lambda stage: f"log{stage.servers.leader(SHARD)}"),
@@ -205,7 +206,7 @@ def one_round(stage, name, begin):
     with stage.owner.client() as client:
         client.expect("DEL", "stale")
     acknowledged = stage.check()
-    stage.settle(former, process)
+    stage.settle(process)
     log = recorder.log
     return Round(took, log.stall(WRITER), log.stall(READER), acknowledged, len(log.requests), log.unknown, decided)
 

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -108,11 +107,23 @@ class Stage:
     def links_of(self, node):
         return self.links[self.name(node)]
 
+    def stands_by(self, node):
+        """Whether it sends clients to the owner."""
+        try:
+            with Client(node.port, 1) as client:
+                reply = client.call("GET", "stale")
+            return isinstance(reply, ErrorReply) and reply.code == "MOVED" and reply.text.endswith(f":{self.owner.port}")
+        except (ConnectionError, OSError, TooLate):
+            return False
+
     def stand_by(self, node):
-        if node.process is None or node.process.poll() is not None:
-            node.spawn()
-        until(lambda: "standing by" in node.log_text() or node.process.poll() is not None, f"{self.name(node)} stands by", PATIENCE_S)
-        expect(node.process.poll() is None, f"{self.name(node)} ended: {node.log_text()[-1000:]}")
+        """Starts a node, and waits until it stands by."""
+        node.spawn()
+        try:
+            until(lambda: node.process.poll() is not None or self.stands_by(node), "", PATIENCE_S)
+        except TooLate:
+            raise Violation(f"{self.name(node)} does not stand by: {node.log_text()[-1500:]}") from None
+        expect(node.process.poll() is None, f"{self.name(node)} ended: {node.log_text()[-1500:]}")
 
     def until_writable(self, began):
         """Waits until a node takes a write; it is the owner from then on. Gives the seconds since `began`."""
@@ -146,18 +157,22 @@ class Stage:
         expect(not complaints, f"a node complained: {complaints[:3]}")
         return acknowledged
 
-    def settle(self, former, process):
-        """All stand by but the owner. The process that was the owner before has to end first."""
-        if former is not self.owner and former.process is process and process.poll() is None:
-            try:
-                code = former.exited(ENDS_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                raise Violation(f"the node that lost the data does not end: {former.log_text()[-1500:]}") from None
-            expect(code == 1, f"the node that lost the data ended with {code}")
+    def settle(self, process):
+        """All stand by but the owner. A node ends only because it lost the data, or was killed; `process`, which was the
+        owner's, has to, and every one that ended is started again."""
         for node in self.others:
-            ended = node is not former and node.process.poll() is not None
-            expect(not ended, f"{self.name(node)} stood by, and ended: {node.log_text()[-1500:] if ended else ''}")
-            self.stand_by(node)
+            lost = node.process is process
+            try:
+                until(lambda node=node, lost=lost: node.process.poll() is not None or not lost and self.stands_by(node), "",
+                      ENDS_WITHIN_S)
+            except TooLate:
+                raise Violation(f"{self.name(node)} does not {'end' if lost else 'stand by'}: {node.log_text()[-1500:]}") from None
+            code = node.process.poll()
+            if code is not None:
+                node.exited()
+                in_order = code == -signal.SIGKILL or code == 1 and "no longer owns its data" in node.log_text()
+                expect(in_order, f"{self.name(node)} ended with {code}: {node.log_text()[-1500:]}")
+                self.stand_by(node)
         self.servers.wait_until_healthy()
 
 
@@ -187,6 +202,18 @@ class Probe:
         if self._client:
             self._client.close()
             self._client = None
+
+
+def is_awake(process):
+    stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
+    return stat.rsplit(")", 1)[1].split()[0] != "T"
+
+
+def stand_still(process):
+    """Gives what wakes it again."""
+    os.kill(process.pid, signal.SIGSTOP)
+    until(lambda: not is_awake(process), "it stands still")
+    return lambda: os.kill(process.pid, signal.SIGCONT)
 
 
 def port_to_keep():
