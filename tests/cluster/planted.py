@@ -1,8 +1,7 @@
 """Planted bugs for the verdict on recorded clients: made-up histories, and a server that is changed behind their backs."""
 
-import time
 
-from crashlib import Server, Violation
+from crashlib import Server, Violation, until
 from history import Recorder, judge
 
 # What must be seen, by its lines for the judge.
@@ -54,6 +53,12 @@ def is_seen(text, path):
     return False
 
 
+def counted_in(recorder):
+    """An acknowledged increment of the first key, with what came before and after it."""
+    found = (one for one in list(recorder.log.requests)[:-20] if one["words"][0] == "incrby" and one["reply"] and one["key"] == 0)
+    return next(found, None)
+
+
 def must(what, seen, wrong):
     if seen != wrong:
         raise Violation(f"{what}, which was {'seen' if seen else 'not seen'}")
@@ -67,9 +72,8 @@ def a_write_that_is_lost_or_doubled_is_noticed(folder, seed, say):
     server = Server(folder / "data", folder / "log").start()
     for number, (what, change) in enumerate(CHANGES.items()):
         recorder = Recorder([server.port], f"{seed}/{number}").start()
-        time.sleep(0.5)
+        counted = until(lambda recorder=recorder: counted_in(recorder), "an increment is acknowledged", 30)
         recorder.stop()
-        counted = next(one for one in recorder.log.requests if one["words"][0] == "incrby" and one["reply"] and one["key"] == 0)
         if change:
             with server.client() as client:
                 change(client, recorder.name(0), counted["words"][1])
