@@ -1,6 +1,5 @@
 """Planted bugs for the verdict on recorded clients: made-up histories, and a server that is changed behind their backs."""
 
-
 from crashlib import Server, Violation, until
 from history import Recorder, judge
 
