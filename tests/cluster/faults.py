@@ -54,17 +54,31 @@ def stop_owner(stage):
     return stand_still(stage.owner.process)
 
 
-def cut_owner(there, back):
-    def cut(stage):
-        links = stage.links_of(stage.owner)
-        for link in links:
-            link.cut(there, back)
+def cut_links(links, there=True, back=True):
+    for link in links:
+        link.cut(there, back)
 
-        def heal():
-            for link in links:
-                link.heal()
-        return heal
-    return cut
+    def heal():
+        for link in links:
+            link.heal()
+    return heal
+
+
+def cut_owner(there, back):
+    return lambda stage: cut_links(stage.links_of(stage.owner), there, back)
+
+
+def cut_leader(stage):
+    """From the other log servers. Nodes reach it, and it does not know yet that it leads nothing any more."""
+    return cut_links(stage.servers.links_of(stage.servers.leader(SHARD)))
+
+
+def cut_machine(stage):
+    """The owner and the leader of the log see each other, and nobody else sees them but clients."""
+    at, owner = stage.servers.leader(SHARD), stage.owner
+    others = [links[at] for name, links in stage.links.items() if name != stage.name(owner)]
+    mine = [link for server, link in enumerate(stage.links_of(owner)) if server != at]
+    return cut_links([*stage.servers.links_of(at), *others, *mine])
 
 
 def kill_leader(stage):
@@ -130,7 +144,9 @@ FAULTS = {
     "no_answers": cut_owner(False, True),
     "leader": kill_leader,
     "leader_stops": stop_leader,
+    "leader_cut": cut_leader,
     "machine": kill_machine,
+    "machine_cut": cut_machine,
     "storm": storm,
 }
 DISK_FAULTS = {
@@ -139,7 +155,7 @@ DISK_FAULTS = {
     "power": cut_power,
 }
 # Who was the owner is reached by clients all the while.
-REACHED = ("stop", "partition", "nothing_arrives", "no_answers")
+REACHED = ("stop", "partition", "nothing_arrives", "no_answers", "leader_cut", "machine_cut")
 
 
 def longest_write(stage):
@@ -199,14 +215,14 @@ def one_round(stage, name, begin):
         took = stage.world.run(former, moment)
     finally:
         recorder.stop()
-    # Who took the data first may have lost it again: the servers that were mended may choose another leader.
     stage.until_writable(time.monotonic())
+    stage.nobody_complained()
+    stage.settle(process)
     recorder.read_all(stage.owner.port)
     decided = judge(recorder.log.text(), stage.folder / f"history{stage.rounds}.txt")
     with stage.owner.client() as client:
         client.expect("DEL", "stale")
     acknowledged = stage.check()
-    stage.settle(process)
     log = recorder.log
     return Round(took, log.stall(WRITER), log.stall(READER), acknowledged, len(log.requests), log.unknown, decided)
 

@@ -9,8 +9,9 @@ import subprocess
 import urllib.request
 
 from crashlib import Unavailable, Violation, until
+from cuts import Link
 
-CLIENT_PORT, ROUTE_PORT, MONITOR_PORT = 4222, 6222, 8222
+CLIENT_PORT, ROUTE_PORT, MONITOR_PORT, NOBODY_LISTENS_PORT = 4222, 6222, 8222, 9
 # Each set of servers has loopback addresses of its own, so that their ports are free.
 _nets = itertools.count(1)
 
@@ -18,9 +19,10 @@ _nets = itertools.count(1)
 class LogServers:
     """One log server, or several that form a cluster; they end with the `with`."""
 
-    def __init__(self, folder, count, told=None, advertised=True, sync="always", more=""):
+    def __init__(self, folder, count, told=None, advertised=True, sync="always", more="", linked=False):
         """Data below `folder`, settings and logs below `told` if they are to be elsewhere. Without `advertised` the
-        servers tell clients nothing of each other; `more` are further settings."""
+        servers tell clients nothing of each other; `more` are further settings. With `linked` they reach each other
+        through links, so that one can be cut off from the others."""
         told = told or folder
         self.program = os.environ.get("HOLDFAST_NATS_SERVER") or shutil.which("nats-server")
         if not self.program:
@@ -31,16 +33,33 @@ class LogServers:
         self.addresses = [f"{net}.{first + at}" for at in range(count)]
         self.processes = [None] * count
         self._told = told
-        routes = ", ".join(f"nats://{address}:{ROUTE_PORT}" for address in self.addresses)
+        # By the server that connects, and the one that it connects to.
+        self.links = {}
+        if linked:
+            pairs = itertools.permutations(range(count), 2)
+            self.links = {(a, b): Link((self.addresses[b], ROUTE_PORT)) for a, b in pairs}
         for at, address in enumerate(self.addresses):
+            routes = ", ".join(f"nats://{one}" for one in self._routes(at))
             home = folder / f"log{at}"
             home.mkdir()
             text = (f'server_name: n{at}\nlisten: "{address}:{CLIENT_PORT}"\nhttp: "{address}:{MONITOR_PORT}"\n'
                     f'log_file: "{told}/log{at}.log"\njetstream {{ store_dir: "{home}/store", sync_interval: {sync} }}\n')
             if count > 1:
-                text += (f'cluster {{ name: test, listen: "{address}:{ROUTE_PORT}", routes: [{routes}], '
+                # What servers tell each other of a third one must not be a way around its links.
+                told_of = f'advertise: "{address}:{NOBODY_LISTENS_PORT}", ' if linked else ""
+                text += (f'cluster {{ name: test, listen: "{address}:{ROUTE_PORT}", routes: [{routes}], {told_of}'
                          f'no_advertise: {"false" if advertised else "true"} }}\n')
             (told / f"log{at}.conf").write_text(text + more, encoding="utf-8")
+
+    def _routes(self, at):
+        """What this server connects to."""
+        if self.links:
+            return [link.address for (one, _), link in self.links.items() if one == at]
+        return [f"{address}:{ROUTE_PORT}" for address in self.addresses]
+
+    def links_of(self, at):
+        """All that lies between this server and the others."""
+        return [link for pair, link in self.links.items() if at in pair]
 
     @property
     def settings(self):
@@ -57,6 +76,8 @@ class LogServers:
     def __exit__(self, *_):
         for at in range(len(self.addresses)):
             self.kill(at)
+        for link in self.links.values():
+            link.close()
 
     def start(self, at):
         self.processes[at] = subprocess.Popen(
