@@ -7,25 +7,33 @@
 use std::{
     future::Future,
     io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use async_nats::{
-    Client, ConnectOptions, Event, ServerError,
+    Client, ConnectOptions, Event, ReconnectToServer, Server, ServerError, ServerInfo,
     jetstream::{Context, context::ContextBuilder},
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
 use holdfast_log::LogError;
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::JetStreamOptions;
+use crate::{JetStreamOptions, patience::Patience};
 
 /// The servers that this is written for: group commit under `sync_interval: always` came with it.
 const VERSION_MIN: (u64, u64) = (2, 15);
 /// How long one request waits for its answer. While a leader is elected there is none, and a request that was
 /// sent before is not answered later either: it is sent again.
 pub(crate) const TRY_FOR: Duration = Duration::from_secs(2);
+/// How long a read of the log waits for its first message. Any copy may be asked, that of a server that stands
+/// still or was cut off as well, until the others know that; the next try asks another one by chance.
+const READ_BEGINS_WITHIN: Duration = Duration::from_millis(500);
 /// Between two tries of what was refused at once.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Appends in flight over all sessions.
@@ -40,6 +48,35 @@ pub(crate) struct Connection {
     client: Client,
     context: Context,
     request_timeout: Duration,
+    /// With one server there is none to go to.
+    is_only_server: bool,
+    next: NextServer,
+    /// Two locks of their own, never held over the network.
+    requests: Mutex<Patience>,
+    appends: Mutex<Patience>,
+}
+
+/// Says which server is tried next when one was left. Left to itself, the client goes back to the one that
+/// failed least often to connect, and that is the one that answers nothing.
+#[derive(Clone, Default)]
+struct NextServer {
+    turn: Arc<AtomicUsize>,
+    is_wanted: Arc<AtomicBool>,
+}
+
+impl NextServer {
+    fn want(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        self.is_wanted.store(true, Ordering::Release);
+    }
+
+    /// The one whose turn it is, once; none: the client chooses.
+    fn take(&self, servers: &[Server]) -> Option<ReconnectToServer> {
+        let is_wanted = self.is_wanted.swap(false, Ordering::AcqRel);
+        let at = self.turn.load(Ordering::Relaxed) % servers.len().max(1);
+        let server = servers.get(at).filter(|_| is_wanted)?;
+        Some(ReconnectToServer { addr: server.addr.clone(), delay: Some(Duration::ZERO) })
+    }
 }
 
 /// A message of a stream.
@@ -60,7 +97,8 @@ impl Connection {
             .thread_name("log-net")
             .enable_all()
             .build()?;
-        let settings = connect_options(options)?;
+        let next = NextServer::default();
+        let settings = connect_options(options, next.clone())?;
         let connected = runtime.block_on(async {
             let connect = async_nats::connect_with_options(&options.servers[..], settings);
             tokio::time::timeout(options.request_timeout, connect).await
@@ -77,8 +115,16 @@ impl Connection {
                 .backpressure_on_inflight(true)
                 .build(client.clone())
         };
-        let connection =
-            Connection { runtime, client, context, request_timeout: options.request_timeout };
+        let connection = Connection {
+            runtime,
+            client,
+            context,
+            request_timeout: options.request_timeout,
+            is_only_server: options.servers.len() == 1,
+            next,
+            requests: Mutex::default(),
+            appends: Mutex::default(),
+        };
         connection.check_server(options)?;
         Ok(connection)
     }
@@ -121,14 +167,69 @@ impl Connection {
     ) -> Result<T, E> {
         let deadline = Instant::now() + self.request_timeout;
         loop {
+            let sent = Instant::now();
             let error = match self.wait(request()) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.requests.lock().done();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
-            if gives_up(&error) || Instant::now() > deadline {
+            if gives_up(&error) {
+                self.requests.lock().done();
+                return Err(error);
+            }
+            self.note_failure(&self.requests, sent);
+            if Instant::now() > deadline {
                 return Err(error);
             }
             std::thread::sleep(RETRY_AFTER);
+        }
+    }
+
+    /// What became of a message that was sent to be appended at `sent`: a refusal may be that of a leader
+    /// which the others do not follow any more.
+    pub fn note_append(&self, sent: Instant, is_taken: bool) {
+        if is_taken {
+            self.appends.lock().done();
+        } else {
+            self.note_failure(&self.appends, sent);
+        }
+    }
+
+    fn note_failure(&self, patience: &Mutex<Patience>, sent: Instant) {
+        let is_over = patience.lock().is_over(sent, Instant::now());
+        if is_over && !self.is_only_server {
+            tracing::warn!("this log server takes nothing: going to another one");
+            self.leave_server();
+        }
+    }
+
+    /// Connects anew until it is to another server, for some seconds at most. What waits for an answer does
+    /// not get it.
+    fn leave_server(&self) {
+        let left = self.client.server_info();
+        let mut last = left.clone();
+        let deadline = Instant::now() + TRY_FOR;
+        loop {
+            self.next.want();
+            if self.wait(self.client.force_reconnect()).is_err() {
+                return;
+            }
+            // A connection has a number of its own at its server.
+            let is_last = |info: &ServerInfo| {
+                (&info.server_id, info.client_id) == (&last.server_id, last.client_id)
+            };
+            while is_last(&self.client.server_info()) {
+                if Instant::now() > deadline {
+                    return;
+                }
+                std::thread::sleep(RETRY_AFTER);
+            }
+            last = self.client.server_info();
+            if last.server_id != left.server_id || Instant::now() > deadline {
+                return;
+            }
         }
     }
 
@@ -138,7 +239,7 @@ impl Connection {
         let wish = serde_json::json!({
             "seq": from, "batch": FETCH_MESSAGES, "max_bytes": FETCH_BYTES,
         });
-        let fetched = self.ask(|| self.try_direct(stream, &wish), |_| false);
+        let fetched = self.ask(|| self.try_direct(stream, &wish, READ_BEGINS_WITHIN), |_| false);
         let stored = fetched.and_then(|messages| messages.into_iter().map(stored_in).collect());
         stored.map_err(|error| failed("reading the log", error))
     }
@@ -149,15 +250,17 @@ impl Connection {
         stream: &str,
         wish: &serde_json::Value,
     ) -> io::Result<Vec<async_nats::Message>> {
-        self.wait(self.try_direct(stream, wish))
+        self.wait(self.try_direct(stream, wish, TRY_FOR))
     }
 
     async fn try_direct(
         &self,
         stream: &str,
         wish: &serde_json::Value,
+        begins_within: Duration,
     ) -> io::Result<Vec<async_nats::Message>> {
-        let answered = tokio::time::timeout(TRY_FOR, self.direct(stream, wish)).await;
+        let replies = self.direct(stream, wish, begins_within);
+        let answered = tokio::time::timeout(TRY_FOR, replies).await;
         answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -165,6 +268,7 @@ impl Connection {
         &self,
         stream: &str,
         wish: &serde_json::Value,
+        begins_within: Duration,
     ) -> io::Result<Vec<async_nats::Message>> {
         let inbox = self.client.new_inbox();
         let mut replies = self.client.subscribe(inbox.clone()).await.map_err(other)?;
@@ -172,7 +276,9 @@ impl Connection {
         let wish = Bytes::from(wish.to_string());
         self.client.publish_with_reply(subject, inbox, wish).await.map_err(other)?;
         let mut stored = Vec::new();
-        while let Some(reply) = replies.next().await {
+        let mut within = begins_within;
+        while let Some(reply) = tokio::time::timeout(within, replies.next()).await? {
+            within = TRY_FOR;
             match reply.status.map(|status| status.as_u16()) {
                 None => stored.push(reply),
                 // The end of the batch, or nothing there.
@@ -199,7 +305,10 @@ fn stored_in(reply: async_nats::Message) -> io::Result<Stored> {
     Ok(Stored { sequence, bytes: reply.payload })
 }
 
-fn connect_options(options: &JetStreamOptions) -> Result<ConnectOptions, LogError> {
+fn connect_options(
+    options: &JetStreamOptions,
+    next: NextServer,
+) -> Result<ConnectOptions, LogError> {
     let mut settings = ConnectOptions::new()
         .name("holdfast")
         .ping_interval(Duration::from_secs(2))
@@ -207,6 +316,10 @@ fn connect_options(options: &JetStreamOptions) -> Result<ConnectOptions, LogErro
         .request_timeout(Some(TRY_FOR))
         .max_reconnects(None)
         .reconnect_delay_callback(|tries| Duration::from_millis(50 << tries.min(5)))
+        .reconnect_to_server_callback(move |servers, _| {
+            let next = next.take(&servers);
+            async move { next }
+        })
         .event_callback(|event| async move { tell(&event) });
     if let Some(file) = &options.nkey_seed_file {
         let seed = std::fs::read_to_string(file).map_err(|error| {

@@ -13,6 +13,7 @@ mod fuzz;
 mod log;
 mod message;
 mod options;
+mod patience;
 #[cfg(test)]
 mod race;
 mod session;

@@ -244,10 +244,14 @@ impl Shared {
         answer: PublishAckFuture,
         deadline: Instant,
     ) -> Result<PublishAck, PublishError> {
+        let sent = Instant::now();
         let in_time =
             async { tokio::time::timeout_at(deadline.into(), answer.into_future()).await };
         let answered = self.connection.wait(in_time);
-        answered.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
+        let answered =
+            answered.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)));
+        self.connection.note_append(sent, answered.is_ok());
+        answered
     }
 
     /// A message that is to be the one behind `last`, or refused.
