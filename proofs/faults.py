@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The table of a cluster's faults: partitions of the owner each way, the death of the log's leader and of a whole machine,
-slow disks, a power cut of everything, an owner or a leader that stands still, and an owner that is killed.
+"""The table of a cluster's faults: partitions of the owner each way, of the log's leader and of a whole machine, the death
+of each of them, slow disks, a power cut of everything, an owner or a leader that stands still, and storms of all that.
 
 Three log servers with three copies and a sync before each acknowledgement, three nodes, clients that are recorded. After
 each round every acknowledged write is looked for, once, and one order has to explain all that clients were told. Each fault
@@ -28,15 +28,23 @@ from suites import load  # noqa: E402
 from take_over import part  # noqa: E402
 
 ROUNDS = 20
-# A fault that fails so often is not tried further.
+# A fault that fails so often is not tried further; nor one whose rounds are broken off so often.
 FAILED_MAX = 3
 # Seconds without a writer, at p99. An owner's death costs its lease; a log server's death the election of another leader,
 # which takes 4 to 9 s; a power cut the start of everything, and an election.
 OWNER_S, ELECTION_S, START_S = 4.0, 12.0, 30.0
+# A leader that was cut off keeps the nodes that are with it for some seconds, and its copy is still asked for reads. A
+# storm lasts twelve seconds itself.
+CUT_OFF_S, STORM_S = 15.0, 32.0
 # A slow disk costs no more than the round trips that it slows down: a fifth of a second for each sync.
 SLOW_S = 2.0
+# No answer leaves an owner whose lease of two seconds has run out, so it must not keep its clients waiting either; but
+# for who stands still.
+HANG_S = 3.0
+STANDS_STILL = ("stop", "storm")
 BARS_S = {"kill": OWNER_S, "stop": OWNER_S, "partition": OWNER_S, "nothing_arrives": OWNER_S, "no_answers": OWNER_S,
-          "leader": ELECTION_S, "leader_stops": ELECTION_S, "machine": ELECTION_S,
+          "leader": ELECTION_S, "leader_stops": ELECTION_S, "machine": ELECTION_S, "leader_cut": CUT_OFF_S,
+          "machine_cut": CUT_OFF_S, "storm": STORM_S,
           "slow_log": SLOW_S, "slow_owner": SLOW_S, "power": START_S}
 
 
@@ -71,8 +79,10 @@ class Rounds:
             file.write(json.dumps(one) + "\n")
 
     def make(self, cluster, faults, count, seed):
-        """Makes those that are missing; after one that failed, on a new stage."""
-        while len(self.seen) < count and len(self.failed) < FAILED_MAX:
+        """Makes those that are missing; after one that failed, on a new stage. One that was broken off is made again: the
+        log servers chose another leader while it was being checked, which shows nothing of the fault."""
+        broken_off = 0
+        while len(self.seen) < count and len(self.failed) < FAILED_MAX and broken_off < FAILED_MAX:
             with cluster.scratch() as folder:
                 try:
                     for one in faults.rounds(folder, f"{seed}/{self.name}/{len(self.seen)}", self.name, count - len(self.seen)):
@@ -83,6 +93,10 @@ class Rounds:
                     faults.keep(folder, kept)
                     self.add({"violation": str(violation)[:1000]})
                     say(f"{self.name} {len(self.seen)}/{count}: {violation}\nkept in {kept}")
+                except ConnectionError as error:
+                    broken_off += 1
+                    faults.keep(folder, self.place / f"{self.name}-broken-off-{broken_off}")
+                    say(f"{self.name} {len(self.seen) + 1}/{count}: broken off: {error}")
 
     def bars(self, count):
         bars = [Bar("rounds in which something was lost, doubled or old, or the cluster did not recover", len(self.failed), "=", 0),
@@ -90,6 +104,8 @@ class Rounds:
                 Bar("rounds on whose history the judge came to no end", sum(not one["decided"] for one in self.good), "=", 0)]
         if self.good:
             bars.append(Bar("seconds until writable, p99", part(self.column("writable_s"), 0.99), "<=", BARS_S[self.name]))
+            if self.name not in STANDS_STILL:
+                bars.append(Bar("seconds that a request was left on an open connection, worst", max(self.column("hang_s")), "<=", HANG_S))
         return bars
 
     def column(self, name):
@@ -97,7 +113,7 @@ class Rounds:
 
     def figures(self):
         """p50, p99 and the worst of each time, and how much was checked."""
-        times = {name: spread(self.column(name)) for name in ("writable_s", "write_stall_s", "read_stall_s") if self.good}
+        times = {name: spread(self.column(name)) for name in ("writable_s", "write_stall_s", "read_stall_s", "hang_s") if self.good}
         sums = {name: sum(self.column(name)) for name in ("acknowledged", "recorded", "unknown")}
         return {"rounds": len(self.seen), **times, **sums, "violations": self.failed}
 

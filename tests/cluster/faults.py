@@ -10,7 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 
 from stage import SHARD, Stage, expect, stand_still
-from crashlib import Client, ErrorReply, TooLate, Violation
+from crashlib import Client, ErrorReply, TooLate, Violation, until
+from cuts import cut_links
 from history import READER, WRITER, Recorder, judge
 from storm import Storm
 
@@ -31,6 +32,8 @@ class Round:
     # The longest that a client which only writes, and one which only reads, waited from one answer to the next.
     write_stall_s: float
     read_stall_s: float
+    # The longest that any request was left without an answer on a connection that stayed open, at whichever node.
+    hang_s: float
     # Requests of the load, and of the recorded clients; of those, without an answer.
     acknowledged: int
     recorded: int
@@ -54,18 +57,21 @@ def stop_owner(stage):
     return stand_still(stage.owner.process)
 
 
-def cut_links(links, there=True, back=True):
-    for link in links:
-        link.cut(there, back)
-
-    def heal():
-        for link in links:
-            link.heal()
-    return heal
-
-
 def cut_owner(there, back):
     return lambda stage: cut_links(stage.links_of(stage.owner), there, back)
+
+
+def gather_at_leader(stage):
+    """Brings all nodes to the log's leader: then none of them is with a server that takes anything once it is cut off."""
+    leader = stage.servers.leader(SHARD)
+    elsewhere = [link for links in stage.links.values() for at, link in enumerate(links) if at != leader]
+    for link in elsewhere:
+        link.close()
+    until(lambda: stage.servers.clients(leader) == len(stage.nodes), "all nodes are with the leader")
+    for link in elsewhere:
+        link.heal()
+    stage.until_writable(time.monotonic())
+    stage.settle(None)
 
 
 def cut_leader(stage):
@@ -168,8 +174,7 @@ def longest_write(stage):
 
 def reads_nothing_old(stage, former, reader):
     """What the former owner answers after the new one has acknowledged another value: that one, or no value."""
-    with stage.owner.client() as client:
-        client.expect("SET", "stale", "new")
+    stage.done("SET", "stale", "new")
     until_s = time.monotonic() + 1
     while time.monotonic() < until_s:
         try:
@@ -188,9 +193,10 @@ def reads_nothing_old(stage, former, reader):
 
 def one_round(stage, name, begin):
     stage.rounds += 1
+    if name == "leader_cut" and stage.rounds % 2:
+        gather_at_leader(stage)
+    stage.done("SET", "stale", "old")
     former, process = stage.owner, stage.owner.process
-    with former.client() as client:
-        client.expect("SET", "stale", "old")
     recorder = Recorder(stage.ports, f"{stage.seed}/{stage.rounds}")
 
     def moment():
@@ -220,11 +226,10 @@ def one_round(stage, name, begin):
     stage.settle(process)
     recorder.read_all(stage.owner.port)
     decided = judge(recorder.log.text(), stage.folder / f"history{stage.rounds}.txt")
-    with stage.owner.client() as client:
-        client.expect("DEL", "stale")
+    stage.done("DEL", "stale")
     acknowledged = stage.check()
     log = recorder.log
-    return Round(took, log.stall(WRITER), log.stall(READER), acknowledged, len(log.requests), log.unknown, decided)
+    return Round(took, log.stall(WRITER), log.stall(READER), log.hang, acknowledged, len(log.requests), log.unknown, decided)
 
 
 def planted(folder, seed, say):

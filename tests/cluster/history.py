@@ -36,11 +36,14 @@ class Log:
 
     def __init__(self):
         self.requests = []
+        # When the clients were told to stop.
+        self.over = 0
         self._lock = threading.Lock()
 
     def invoke(self, client, key, words):
         """A request that is about to be sent: what is told of it later is put into the entry that this gives."""
-        entry = {"client": client, "key": key, "words": words, "sent": time.monotonic_ns(), "came": None, "reply": None}
+        entry = {"client": client, "key": key, "words": words, "sent": time.monotonic_ns(), "came": None, "reply": None,
+                 "ended": None}
         with self._lock:
             self.requests.append(entry)
         return entry
@@ -61,9 +64,15 @@ class Log:
         return "".join(f"{moment} {event}\n" for moment, _, _, event in sorted(events))
 
     def stall(self, client):
-        """The longest that a client waited from one answer to the next, in seconds."""
+        """The longest that a client waited from one answer to the next, or to the end, in seconds."""
         moments = [entry["came"] for entry in self.requests if entry["client"] == client and entry["reply"]]
-        return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0) / 1e9
+        return max((later - earlier for earlier, later in itertools.pairwise([*moments, self.over])), default=0) / 1e9
+
+    @property
+    def hang(self):
+        """The longest that a request was left without an answer on a connection that stayed open, in seconds."""
+        ends = ((entry["ended"] or entry["came"], entry["sent"]) for entry in self.requests)
+        return max((ended - sent for ended, sent in ends if ended), default=0) / 1e9
 
 
 class Recorder:
@@ -88,6 +97,7 @@ class Recorder:
         return self
 
     def stop(self):
+        self.log.over = time.monotonic_ns()
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -151,7 +161,11 @@ class Recorder:
         """One request; gives the error if it was refused."""
         key, words = self._request(number, choice)
         entry = self.log.invoke(number, key, words)
-        reply = client.call(*command(words, self.name(key)))
+        try:
+            reply = client.call(*command(words, self.name(key)))
+        except (ConnectionError, OSError, Violation):
+            entry["ended"] = time.monotonic_ns()
+            raise
         if not isinstance(reply, ErrorReply):
             entry["reply"], entry["came"] = told(words, reply), time.monotonic_ns()
             return None

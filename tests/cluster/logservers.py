@@ -77,7 +77,7 @@ class LogServers:
         for at in range(len(self.addresses)):
             self.kill(at)
         for link in self.links.values():
-            link.close()
+            link.end()
 
     def start(self, at):
         self.processes[at] = subprocess.Popen(
@@ -106,6 +106,10 @@ class LogServers:
                             return int(leader.removeprefix("n")) + 1
             return 0
         return until(found, f"{stream} has a leader", 40) - 1
+
+    def clients(self, at):
+        """How many connections of clients a server has."""
+        return json.loads(self._ask(at, "/connz") or "{}").get("num_connections", 0)
 
     def _ask(self, at, path):
         if self.processes[at].poll() is not None:

@@ -27,7 +27,7 @@ SHARD = "holdfast-0"
 EXPECTED = [r"no longer owns its data", r"another owner has taken", r"connection to the log servers? is lost",
             r"the log failed: writes stop", r"the log took no watermark", r"a log server refused something",
             r"the log holds what had no answer here", r"the cluster.s entries are not up to date",
-            r"standing by: the log servers do not answer", r"no other node has taken the data over",
+            r"standing by: the log servers do not answer", r"this log server takes nothing", r"no other node has taken the data over",
             r"expected INFO, got nothing", r"whether another node took over is not known", r"the log does not know that this node has stopped"]
 # How long a cluster may be without a writer before a round counts as failed.
 PATIENCE_S = 60
@@ -86,7 +86,7 @@ class Stage:
                 node.kill()
         for links in self.links.values():
             for link in links:
-                link.close()
+                link.end()
         self.servers.__exit__()
         if self.disk:
             self.disk.stop()
@@ -142,6 +142,20 @@ class Stage:
             for probe in probes:
                 probe.close()
         return took
+
+    def done(self, *request):
+        """Has this done by whoever is the owner by then; gives the reply. It may be done more than once: the log servers may
+        choose another leader at any time, on a machine that is busy."""
+        for _ in range(10):
+            self.until_writable(time.monotonic())
+            try:
+                with self.owner.client() as client:
+                    reply = client.call(*request)
+            except (ConnectionError, OSError):
+                continue
+            if not isinstance(reply, ErrorReply):
+                return reply
+        raise Violation(f"{request}: not done")
 
     def last_words(self):
         return "\n".join(f"{self.name(node)}: {node.log_text()[-1500:]}" for node in self.nodes)

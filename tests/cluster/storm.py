@@ -4,6 +4,7 @@ import os
 import signal
 
 from crashlib import Violation
+from cuts import cut_links
 
 
 class Storm:
@@ -65,18 +66,21 @@ class Storm:
         node.spawn()
 
     def _server(self, _node):
-        """One stands still or is killed; the one that is away comes back."""
+        """One stands still, is killed, or is cut off from the others; the one that is away comes back."""
         if self._away:
             self._server_back()
             return
         at, servers = self._choice.randrange(3), self._stage.servers
-        if self._choice.random() < 0.5:
+        how = self._choice.choice(("stop", "kill", "cut"))
+        if how == "stop":
             process = servers.processes[at]
             os.kill(process.pid, signal.SIGSTOP)
             self._away = lambda: os.kill(process.pid, signal.SIGCONT)
-        else:
+        elif how == "kill":
             servers.kill(at)
             self._away = lambda: servers.start(at)
+        else:
+            self._away = cut_links(servers.links_of(at))
 
     def _server_back(self):
         if self._away:
