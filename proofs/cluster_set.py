@@ -4,7 +4,8 @@
 Ours: three log servers with three copies and a sync before each acknowledgement, an owner and two nodes that
 stand by and follow. Redis: a master and two replicas, `appendfsync always` on all three, each SET followed by a WAIT
 for both, in one round trip. Everything runs on this machine beside the generator, nothing is pinned; turns alternate,
-with a pause between them. What is idle meanwhile takes next to nothing.
+with a pause between them. What is idle meanwhile takes next to nothing. Each log server runs Go code on one thread
+(GOMAXPROCS=1): three of them share two cores, and what is for two cores of their own only spins.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def main():
     parser.add_argument("--warmup-seconds", type=float, default=2)
     options = parser.parse_args()
     load_before, rounds, still = load_average(), {}, {}
-    with LogServers(folder("log-servers"), 3) as servers:
+    with LogServers(folder("log-servers"), 3, threads=1) as servers:
         owner = Holdfast({**servers.settings, "node.name": "one"})
         nodes = [owner, *(Standby({**servers.settings, "node.name": name}) for name in ("two", "three"))]
         for node in nodes:

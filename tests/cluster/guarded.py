@@ -10,9 +10,9 @@ HERE = Path(__file__).resolve().parent
 for neighbour in ("crash", "tls"):
     sys.path.append(str(HERE.parent / neighbour))
 from certificates import Authority  # noqa: E402
-from crashlib import Client, Server  # noqa: E402
+from crashlib import Client, Server, until  # noqa: E402
 from logservers import LogServers  # noqa: E402
-from redirects import expect, port_of_other  # noqa: E402
+from redirects import expect, metrics_of, port_of_other  # noqa: E402
 from replicas import has_heard, read_after, text  # noqa: E402
 
 # What a node has to be allowed, for a log of this name; docs/runbooks/log-servers.md has the same list.
@@ -95,3 +95,21 @@ def log_servers_let_each_do_what_it_needs(folder, stand_by, say):
             expect(text(client.call("GET", "x")) == "2", "the other one has taken over")
         say(f"TLS with certificates on both sides, {len(NODE_MAY_PUBLISH)} subjects for a node; {len(refused)} strangers did not "
             "get in, and who may only look took nothing")
+
+
+def a_log_server_that_does_not_sync_is_refused(folder, say):
+    """Asked where it tells how it runs, and never taken for one that does not answer there."""
+    lazy = LogServers(folder, 1, sync="2m")
+    with lazy:
+        node = Server(folder / "lazy", folder / "lazy.log", {**lazy.settings, "log.monitors": lazy.monitors})
+        expect(not node.started(60), "it started on a log server that does not sync")
+        expect("acknowledges before it syncs" in node.log_text(), node.log_text()[-1000:])
+    (folder / "other").mkdir()
+    with LogServers(folder / "other", 1) as servers:
+        monitors = f"{servers.monitors},http://{servers.addresses[0]}:9"
+        node = Server(folder / "node", folder / "node.log", {**servers.settings, "log.monitors": monitors}).start()
+        until(lambda: 'holdfast_log_servers{state="synced"} 1' in metrics_of(node), "the server that syncs is counted", 10)
+        expect('holdfast_log_servers{state="silent"} 1' in metrics_of(node), "and the one that is silent")
+        expect("is not known yet" in node.log_text(), "and told at the start")
+        node.kill()
+    say("one that does not sync kept a node from starting; one that is silent was counted")

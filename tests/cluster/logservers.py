@@ -19,10 +19,10 @@ _nets = itertools.count(1)
 class LogServers:
     """One log server, or several that form a cluster; they end with the `with`."""
 
-    def __init__(self, folder, count, told=None, advertised=True, sync="always", more="", linked=False):
+    def __init__(self, folder, count, told=None, advertised=True, sync="always", more="", linked=False, threads=None):
         """Data below `folder`, settings and logs below `told` if they are to be elsewhere. Without `advertised` the
         servers tell clients nothing of each other; `more` are further settings. With `linked` they reach each other
-        through links, so that one can be cut off from the others."""
+        through links, so that one can be cut off from the others. `threads` bounds what each runs Go code on."""
         told = told or folder
         self.program = os.environ.get("HOLDFAST_NATS_SERVER") or shutil.which("nats-server")
         if not self.program:
@@ -32,6 +32,8 @@ class LogServers:
         first = 10 * next(_nets)
         self.addresses = [f"{net}.{first + at}" for at in range(count)]
         self.processes = [None] * count
+        self._sync = sync
+        self._environment = {**os.environ, **({"GOMAXPROCS": str(threads)} if threads else {})}
         self._told = told
         # By the server that connects, and the one that it connects to.
         self.links = {}
@@ -64,8 +66,16 @@ class LogServers:
     @property
     def settings(self):
         """What a node needs to know of them."""
-        return {"log.servers": ",".join(f"nats://{address}:{CLIENT_PORT}" for address in self.addresses),
-                "log.replicas": len(self.addresses)}
+        settings = {"log.servers": ",".join(f"nats://{address}:{CLIENT_PORT}" for address in self.addresses),
+                    "log.replicas": len(self.addresses)}
+        if self._sync == "always":
+            settings["log.monitors"] = self.monitors
+        return settings
+
+    @property
+    def monitors(self):
+        """Where the servers tell how they run."""
+        return ",".join(f"http://{address}:{MONITOR_PORT}" for address in self.addresses)
 
     def __enter__(self):
         for at in range(len(self.addresses)):
@@ -81,7 +91,7 @@ class LogServers:
 
     def start(self, at):
         self.processes[at] = subprocess.Popen(
-            [self.program, "-c", self._told / f"log{at}.conf"], stdin=subprocess.DEVNULL,
+            [self.program, "-c", self._told / f"log{at}.conf"], stdin=subprocess.DEVNULL, env=self._environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def kill(self, at):

@@ -26,6 +26,7 @@ SHARD = "holdfast-0"
 # What a node may say from WARN on under these faults.
 EXPECTED = [r"no longer owns its data", r"another owner has taken", r"connection to the log servers? is lost",
             r"the log failed: writes stop", r"the log took no watermark", r"a log server refused something",
+            r"whether this log server syncs is not known",
             r"the log holds what had no answer here", r"the cluster.s entries are not up to date",
             r"standing by: the log servers do not answer", r"this log server takes nothing", r"no other node has taken the data over",
             r"expected INFO, got nothing", r"whether another node took over is not known", r"the log does not know that this node has stopped"]

@@ -26,6 +26,8 @@ struct JetStreamWorld {
     name: String,
     replicas: usize,
     log: Option<JetStreamLog>,
+    /// The server that was made to stand still.
+    stands_still: Option<usize>,
 }
 
 fn options(servers: &LogServers, name: &str, replicas: usize) -> JetStreamOptions {
@@ -49,7 +51,7 @@ impl JetStreamWorld {
         let options = options(&servers.borrow(), &name, replicas);
         let log = JetStreamLog::open(options, &mut SeededRandom::new(number as u64))?;
         let servers = Rc::clone(servers);
-        Ok(JetStreamWorld { servers, name, replicas, log: Some(log) })
+        Ok(JetStreamWorld { servers, name, replicas, log: Some(log), stands_still: None })
     }
 
     /// The server without which the first shard's stream takes nothing.
@@ -84,8 +86,15 @@ impl World for JetStreamWorld {
 
     fn fail_next_append(&mut self) -> bool {
         let leader = self.leader();
-        self.servers.borrow().stand_still(leader, APPEND_TIMEOUT + APPEND_TIMEOUT / 2);
+        self.servers.borrow().stand_still(leader);
+        self.stands_still = Some(leader);
         true
+    }
+
+    fn heal(&mut self) {
+        if let Some(server) = self.stands_still.take() {
+            self.servers.borrow().go_on(server);
+        }
     }
 }
 

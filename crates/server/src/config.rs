@@ -98,6 +98,8 @@ pub struct Config {
     pub log_sync: Sync,
     /// Addresses of the servers of a replicated log; empty: the log is embedded.
     pub log_servers: Vec<String>,
+    /// Monitoring addresses of those servers; empty: they are not asked whether they sync.
+    pub log_monitors: Vec<String>,
     /// Name of the replicated log.
     pub log_name: String,
     /// Copies of the replicated log.
@@ -171,6 +173,7 @@ impl Default for Config {
             threads_fetch: 16,
             log_sync: Sync::Always,
             log_servers: Vec::new(),
+            log_monitors: Vec::new(),
             log_name: "holdfast".into(),
             log_replicas: 3,
             log_take_over: TakeOver::WhenSilent,
@@ -311,6 +314,11 @@ impl Config {
         if has_one || (!empty(&self.log_key_file) && empty(&self.log_ca_file)) {
             let text = "log.certificate_file and log.key_file need each other, and log.ca_file";
             return Err(text.into());
+        }
+        if (1..self.log_replicas).contains(&self.log_monitors.len()) {
+            return Err(
+                "log.monitors names fewer servers than log.replicas: name all of them".into()
+            );
         }
         if !self.log_servers.is_empty() && self.log_sync == Sync::Never {
             return Err(
@@ -466,6 +474,7 @@ mod tests {
             ("memory", "1KiB"),
             ("redis.addr", "here"),
             ("log.sync", "maybe"),
+            ("log.monitors", "a:8222"),
             ("memory", "x"),
         ] {
             let error = config.set(key, value).expect_err(key);
@@ -481,6 +490,7 @@ mod tests {
             (&[("http.tls_addr", "127.0.0.1:0"), ("tls.key_file", "k")], "tls.certificate_file"),
             (&[("tls.client_certificates", "required")], "tls.client_ca_file"),
             (&[("tls.client_ca_file", "ca.pem")], "tls.client_certificates"),
+            (&[("log.monitors", "http://a:1,http://b:1")], "log.replicas"),
         ] {
             let mut config = Config::default();
             for (key, value) in settings {

@@ -17,6 +17,7 @@ use holdfast_shard::replay;
 use crate::{
     Config, Sync,
     bootstrap::engine_for_log,
+    log_servers,
     metrics::{LogMetrics, MeasuredDisk},
     node::OpenProgress,
 };
@@ -143,7 +144,10 @@ fn replicated_log(
         tls: given(&config.log_ca_file).map(|ca| TlsFiles { ca, identity }),
         ..JetStreamOptions::new(config.log_servers.clone(), &config.log_name, vec![SHARD])
     };
-    JetStreamLog::open(options, random).map_err(log_error)
+    let log = JetStreamLog::open(options, random).map_err(log_error)?;
+    // Now that the log answers, so do most of its servers.
+    log_servers::must_sync(config)?;
+    Ok(log)
 }
 
 /// A folder in which a restore was broken off looks like a node's and is none.

@@ -27,6 +27,7 @@ mod http;
 mod inbox;
 mod info;
 mod listeners;
+mod log_servers;
 mod members;
 mod metrics;
 mod node;

@@ -37,6 +37,7 @@ use crate::{
     freed::Freed,
     inbox::Inbox,
     listeners::{Addresses, Listeners},
+    log_servers::{self, LogServersHeard},
     members::Members,
     metrics::{Lag, NodeMetrics, WorkerMetrics},
     ownership, scheduling,
@@ -96,6 +97,7 @@ pub struct Node {
     pub(crate) archive: ArchiveState,
     /// Digests of this node's rows, to be compared with the others'.
     pub(crate) digests: Digests,
+    pub(crate) log_servers: LogServersHeard,
     /// When positions became durable.
     pub(crate) lag: Lag,
     pub(crate) lease: Lease,
@@ -265,6 +267,7 @@ impl Node {
             backups: Backups::default(),
             archive: ArchiveState::default(),
             digests: Digests::default(),
+            log_servers: LogServersHeard::default(),
             lag: Lag::default(),
             random: Mutex::new(SeededRandom::new(opened.seed)),
             connection_bytes: AtomicU64::new(0),
@@ -298,6 +301,9 @@ impl Node {
         }
         if self.members.is_some() {
             self.spawn("digest", digests::run)?;
+        }
+        if !self.config.log_monitors.is_empty() {
+            self.spawn("log-servers", log_servers::run)?;
         }
         if let Some(certificates) = self.certificates.clone() {
             self.spawn("tls", move |node| tls::run_watcher(node, &certificates))?;

@@ -227,6 +227,10 @@ impl Plan {
         let servers: Vec<String> =
             self.log_addresses().iter().map(|address| format!("nats://{address}")).collect();
         let servers = servers.join(",");
+        let monitors: Vec<String> = (0..LOG_SERVERS)
+            .map(|at| format!("http://127.0.0.1:{}", self.log_port(at, 2)))
+            .collect();
+        let monitors = monitors.join(",");
         let environment = if self.has_store() {
             vec![
                 ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.weed_port(0))),
@@ -252,6 +256,7 @@ impl Plan {
             for setting in [
                 format!("node.name={name}"),
                 format!("log.servers={servers}"),
+                format!("log.monitors={monitors}"),
                 format!("log.replicas={LOG_SERVERS}"),
                 "memory=256MiB".to_owned(),
             ] {

@@ -90,14 +90,19 @@ impl LogServers {
         self.wait_until_healthy()
     }
 
-    /// Stops one server's process for so long; it then goes on with what has arrived.
-    pub fn stand_still(&self, at: usize, time: Duration) {
+    /// Stops one server's process, until it is to go on with what has arrived.
+    pub fn stand_still(&self, at: usize) {
+        self.signal(at, Signal::STOP);
+    }
+
+    /// See [`LogServers::stand_still`].
+    pub fn go_on(&self, at: usize) {
+        self.signal(at, Signal::CONT);
+    }
+
+    fn signal(&self, at: usize, signal: Signal) {
         let pid = Pid::from_child(&self.servers[at].process);
-        kill_process(pid, Signal::STOP).expect("it is this test's own process");
-        std::thread::spawn(move || {
-            std::thread::sleep(time);
-            let _may_have_ended = kill_process(pid, Signal::CONT);
-        });
+        kill_process(pid, signal).expect("it is this test's own process");
     }
 
     /// The server that leads this stream.

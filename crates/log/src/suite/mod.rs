@@ -23,10 +23,13 @@ pub trait World {
     /// Ends the process that has the log open, or cuts the power, and opens the log again.
     fn restart(&mut self) -> Result<(), String>;
 
-    /// Makes the next append fail without a known outcome; false if this world cannot.
+    /// Makes appends fail without a known outcome until [`World::heal`]; false if this world cannot.
     fn fail_next_append(&mut self) -> bool {
         false
     }
+
+    /// Ends what [`World::fail_next_append`] began.
+    fn heal(&mut self) {}
 }
 
 /// One check on a fresh world; the error says what was broken.
@@ -349,6 +352,7 @@ fn failure_poisons(world: &mut dyn World) -> Result<(), String> {
             format!("call {at} behind the failure gave {:?}", completion.outcome)
         })?;
     }
+    world.heal();
     let batch = owner.batch(1, 20);
     let refused = owner.session.submit(vec![batch]);
     ensure(matches!(refused, Err(Refused::Poisoned(_))), || format!("then gave {refused:?}"))?;

@@ -305,6 +305,22 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.log_servers.join(","),
     },
     Setting {
+        key: "log.monitors",
+        about: "Monitoring addresses of all log servers (`http://HOST:PORT`), separated by commas: they tell whether \
+                a server syncs before it acknowledges. A node does not start on one that does not. Empty: nobody \
+                is asked.",
+        secret: false,
+        set: |c, v| {
+            let monitors = v.split(',').map(str::trim).filter(|monitor| !monitor.is_empty());
+            c.log_monitors = monitors.map(str::to_owned).collect();
+            match c.log_monitors.iter().all(|monitor| monitor.starts_with("http://")) {
+                true => Ok(()),
+                false => Err("a monitor's address is http://HOST:PORT".into()),
+            }
+        },
+        get: |c| c.log_monitors.join(","),
+    },
+    Setting {
         key: "log.name",
         about: "Name of the replicated log: nodes with the same one serve the same data, one at a time.",
         secret: false,

@@ -274,6 +274,17 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     gauge(
+        "holdfast_log_servers",
+        &["state"],
+        "Log servers by what they say on `log.monitors`: `synced` before they acknowledge, `unsynced`, or `silent`.",
+        |s, out| {
+            let heard = &s.node.log_servers;
+            out.labelled("state", "synced", heard.synced.load(Relaxed));
+            out.labelled("state", "unsynced", heard.unsynced.load(Relaxed));
+            out.labelled("state", "silent", heard.silent.load(Relaxed));
+        },
+    ),
+    gauge(
         "holdfast_diverged",
         &[],
         "1 if this node's rows turned out not to be the owner's: it serves no reads, and takes nothing over.",
