@@ -241,7 +241,7 @@ impl Connection {
         });
         let fetched = self.ask(|| self.try_direct(stream, &wish, READ_BEGINS_WITHIN), |_| false);
         let stored = fetched.and_then(|messages| messages.into_iter().map(stored_in).collect());
-        stored.map_err(|error| failed("reading the log", error))
+        stored.map(without_gap).map_err(|error| failed("reading the log", error))
     }
 
     /// What a stream holds of a wish (NATS, ADR-31): asked for once.
@@ -291,6 +291,15 @@ impl Connection {
         }
         Ok(stored)
     }
+}
+
+/// What comes before the first gap: replies are lost when a connection between servers breaks, and what lies behind a
+/// lost one is to be asked for again, not taken for its neighbour.
+fn without_gap(mut stored: Vec<Stored>) -> Vec<Stored> {
+    let follows = |pair: &[Stored]| pair[1].sequence == pair[0].sequence + 1;
+    let kept = stored.windows(2).take_while(|pair| follows(pair)).count() + 1;
+    stored.truncate(kept);
+    stored
 }
 
 fn other(error: impl std::fmt::Display) -> io::Error {
@@ -346,5 +355,24 @@ fn tell(event: &Event) {
         }
         Event::ServerError(error) => tracing::error!(%error, "a log server refused something"),
         event => tracing::info!(%event, "log server"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_behind_a_lost_reply_is_not_taken() {
+        let kept = |sequences: &[u64]| {
+            let stored = sequences.iter().map(|&sequence| Stored { sequence, bytes: Bytes::new() });
+            without_gap(stored.collect()).iter().map(|one| one.sequence).collect::<Vec<_>>()
+        };
+        assert!(kept(&[]).is_empty());
+        assert_eq!(kept(&[7]), [7]);
+        assert_eq!(kept(&[7, 8, 9]), [7, 8, 9]);
+        assert_eq!(kept(&[7, 8, 10, 11]), [7, 8]);
+        assert_eq!(kept(&[7, 9]), [7]);
+        assert_eq!(kept(&[7, 8, 8]), [7, 8]);
     }
 }

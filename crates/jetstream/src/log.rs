@@ -128,13 +128,18 @@ impl Shard {
 impl Shared {
     /// Takes in what the stream holds behind the last message that is known.
     pub fn catch_up(&self, shard: &Shard) -> Result<(), LogError> {
+        // A reply that was lost on its way looks as a message that the log has lost, once.
+        let mut asked_again = false;
         loop {
             let next = shard.tail.lock().last_sequence() + 1;
             let fetched = self.connection.fetch(&shard.stream, next)?;
             let Some(first) = fetched.first() else { return Ok(()) };
-            if first.sequence > next && !self.was_trimmed(shard, next)? {
+            let is_gap = first.sequence > next;
+            if is_gap && (!self.was_trimmed(shard, next)? || !asked_again) {
+                asked_again = true;
                 continue;
             }
+            asked_again = false;
             let mut tail = shard.tail.lock();
             for Stored { sequence, bytes } in &fetched {
                 tail.take(*sequence, bytes).map_err(|damage| shard.corrupt(damage))?;
