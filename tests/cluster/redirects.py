@@ -118,14 +118,9 @@ def a_plain_client_is_passed_on_to_the_owner(folder, forwarding_pair, say):
 
 def metrics_of_other(owner):
     """The metrics page of the node that stands by."""
-    return metrics_of(owner, owns=False)
-
-
-def metrics_of(owner, owns=True):
-    """The metrics page of the owner, or of the other node."""
     with owner.client() as client:
         status = json.loads(bytes(client.call("CLUSTER", "STATUS")))
-    http = next(node["http"] for node in status["nodes"] if node["owns"] == owns)
+    http = next(node["http"] for node in status["nodes"] if not node["owns"])
     with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
         return answer.read().decode()
 
