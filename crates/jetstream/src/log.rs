@@ -128,18 +128,17 @@ impl Shard {
 impl Shared {
     /// Takes in what the stream holds behind the last message that is known.
     pub fn catch_up(&self, shard: &Shard) -> Result<(), LogError> {
-        // A reply that was lost on its way looks as a message that the log has lost, once.
-        let mut asked_again = false;
+        // A reply that was lost on its way looks like a message that the log has lost, but once.
+        let mut doubted = 0;
         loop {
             let next = shard.tail.lock().last_sequence() + 1;
             let fetched = self.connection.fetch(&shard.stream, next)?;
             let Some(first) = fetched.first() else { return Ok(()) };
-            let is_gap = first.sequence > next;
-            if is_gap && (!self.was_trimmed(shard, next)? || !asked_again) {
-                asked_again = true;
+            if first.sequence > next
+                && (!self.is_missing(shard, next)? || std::mem::replace(&mut doubted, next) != next)
+            {
                 continue;
             }
-            asked_again = false;
             let mut tail = shard.tail.lock();
             for Stored { sequence, bytes } in &fetched {
                 tail.take(*sequence, bytes).map_err(|damage| shard.corrupt(damage))?;
@@ -166,9 +165,9 @@ impl Shared {
         }
     }
 
-    /// Whether messages from `next` on are missing by mistake: true, and taking the next one says so.
-    /// False: another process has trimmed them, and the reader begins anew behind that.
-    fn was_trimmed(&self, shard: &Shard, next: u64) -> Result<bool, LogError> {
+    /// Whether messages from `next` on are missing by mistake: taking the next one says so. Otherwise
+    /// another process has trimmed them, and the reader begins anew behind that.
+    fn is_missing(&self, shard: &Shard, next: u64) -> Result<bool, LogError> {
         let first = self.first_sequence(shard)?;
         if first <= next {
             return Ok(true);

@@ -23,7 +23,8 @@ pub trait World {
     /// Ends the process that has the log open, or cuts the power, and opens the log again.
     fn restart(&mut self) -> Result<(), String>;
 
-    /// Makes appends fail without a known outcome until [`World::heal`]; false if this world cannot.
+    /// Makes the next append fail without a known outcome, and those behind it if it takes [`World::heal`] to
+    /// end that; false if this world cannot.
     fn fail_next_append(&mut self) -> bool {
         false
     }
