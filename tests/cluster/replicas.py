@@ -118,15 +118,21 @@ def the_catalog_follows(owner, replica_port, replica):
         expect(isinstance(other.call("AUTH", "reader", "secret"), ErrorReply), "the user is gone here too")
 
 
+def backup_status(client):
+    """What BACKUP STATUS tells of the last wish, once that has ended."""
+    def told():
+        return dict(zip(*[iter(text(reply) for reply in client.expect("BACKUP", "STATUS"))] * 2, strict=True))
+    until(lambda: told()["state"] != "running", "the backup ends", 30, 0.05)
+    return told()
+
+
 def a_backup_is_taken_there(owner, replica, folder):
     """It holds what the replica had followed by then, and is restored like any other."""
     owner.expect("SET", "backed-up", "yes")
     token = owner.expect("TOKEN")
     replica.expect("READAFTER", token)
     replica.expect("BACKUP", "START", f"file://{folder}/backup")
-    fields = lambda: dict(zip(*[iter(text(reply) for reply in replica.expect("BACKUP", "STATUS"))] * 2, strict=True))  # noqa: E731
-    until(lambda: fields()["state"] != "running", "the backup ends", 30, 0.05)
-    status = fields()
+    status = backup_status(replica)
     expect(status["state"] == "done" and int(status["lsn"]) >= int(text(token).split(":")[1]), f"{status}")
     node = Server(folder / "restored", folder / "restored.log")
     done = subprocess.run([binary(), "restore", "--from", f"file://{folder}/backup", "--data", node.data],

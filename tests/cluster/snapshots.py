@@ -12,7 +12,7 @@ sys.path.append(str(HERE.parent / "crash"))
 from crashlib import Client, Unavailable, binary, until  # noqa: E402
 from logservers import LogServers  # noqa: E402
 from redirects import expect  # noqa: E402
-from replicas import has_heard, read_after, text  # noqa: E402
+from replicas import backup_status, has_heard, read_after, text  # noqa: E402
 
 # What a node says from WARN on that had to be given another engine.
 BEGINS_ANEW = [r"beginning with a backup"]
@@ -72,6 +72,10 @@ def the_log_is_trimmed_and_a_new_node_begins_with_a_backup(folder, nodes_with, s
             write(client, 22_000, 100)
             expect(read_after(client, replica, "DBSIZE")[0] == 22_100, "the new node has all of it")
             holds(replica, 22_100)
+            for wish in (("START", settings["backup.url"]), ("PRUNE", settings["backup.url"], "KEEP", "1")):
+                replica.expect("BACKUP", *wish)
+                status_told = backup_status(replica)
+                expect(status_told["state"] == "failed" and "only the node that owns" in status_told["error"], f"{status_told}")
         owner.kill()
         names = {"node2": away, "node3": new}
         successor = names[until(lambda: next((node["name"] for node in status(port) if node["role"] == "owner" and

@@ -4,7 +4,8 @@
 //! file. Only files named by a digest are taken, and none where there is no backup: a wrong place is
 //! left as it is. Broken off in between, the next time takes the rest: a life is known by its
 //! manifests, so these go after its archive, and files that nobody names are found by themselves.
-//! Must not run beside a backup into the same store: the node runs one of both at a time.
+//! Must not run beside a backup into the same store: a node runs one of both at a time, and of the nodes of a
+//! cluster only the owner writes where its log is trimmed by.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -32,8 +33,14 @@ pub struct Pruned {
     pub archived: u64,
 }
 
-/// Keeps the newest `keep` backups, and of the archive what leads on from them.
-pub fn prune(store: &dyn ObjectStore, keep: usize, watch: &mut Watch<'_>) -> Result<Pruned, Error> {
+/// Keeps the newest `keep` backups, and of the archive what leads on from them. Newest is by the clocks of those who
+/// took them, which need not agree; so the furthest backup of `life` stays as well: its log may be trimmed up to that.
+pub fn prune(
+    store: &dyn ObjectStore,
+    keep: usize,
+    life: Incarnation,
+    watch: &mut Watch<'_>,
+) -> Result<Pruned, Error> {
     if keep == 0 {
         return Err(invalid("at least one backup is kept"));
     }
@@ -42,17 +49,28 @@ pub fn prune(store: &dyn ObjectStore, keep: usize, watch: &mut Watch<'_>) -> Res
         return Err(invalid("there is no backup here, so nothing is removed"));
     }
     let (old, kept) = ids.split_at(ids.len().saturating_sub(keep));
-    let kept: Vec<Manifest> =
+    let mut kept: Vec<Manifest> =
         kept.iter().map(|id| read_manifest(store, id)).collect::<Result<_, _>>()?;
-    // Lives of old backups; of a damaged manifest it is not known.
-    let mut lives = HashSet::new();
+    // Of a damaged manifest nothing is known but its name.
+    let mut read = Vec::new();
     for id in old {
         match read_manifest(store, id) {
-            Ok(manifest) => _ = lives.insert(manifest.incarnation),
+            Ok(manifest) => read.push(manifest),
             Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
             Err(_) => {}
         }
     }
+    let of_life = |manifests: &[Manifest]| {
+        let of_life = manifests.iter().filter(|manifest| manifest.incarnation == life);
+        of_life.map(|manifest| manifest.lsn).max()
+    };
+    if let Some(furthest) = of_life(&read).filter(|lsn| Some(*lsn) > of_life(&kept)) {
+        let is_it = |manifest: &Manifest| (manifest.incarnation, manifest.lsn) == (life, furthest);
+        kept.extend(read.extract_if(.., |manifest| is_it(manifest)));
+    }
+    let lives = read.iter().map(|manifest| manifest.incarnation).collect();
+    let old: Vec<_> =
+        old.iter().filter(|id| kept.iter().all(|manifest| manifest.id != **id)).collect();
     let mut pruned = Pruned::default();
     prune_archive(store, &kept, lives, &mut pruned, watch)?;
     for id in old {

@@ -153,6 +153,8 @@ fn store_checkpoint(
         chain: state.chain,
         files: kept,
     };
+    // Whoever may no longer write here must not name what another one may have removed by now.
+    watch(Step::Moved(0))?;
     manifest.store(store)?;
     Ok(manifest)
 }

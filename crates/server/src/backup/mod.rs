@@ -258,7 +258,7 @@ pub(crate) fn run(node: &Arc<Node>) {
     let mut schedule = Schedule::new(node);
     while !node.is_stopping() {
         // One node of a cluster takes them by itself; each may be asked for one.
-        schedule.iter_mut().filter(|_| node.owns()).for_each(|schedule| schedule.step(node));
+        schedule.iter_mut().filter(|_| is_owner(node)).for_each(|schedule| schedule.step(node));
         let Some(wish) = node.backups.wish() else { continue };
         node.backups.end(match wish {
             Wish::Backup(location) => back_up(node, &location).map(|manifest| {
@@ -270,20 +270,35 @@ pub(crate) fn run(node: &Arc<Node>) {
     }
 }
 
-fn go_on(node: &Node) -> Result<(), Error> {
+/// Whether this node owns the data, and knows that it still does: one that was cut off does not.
+fn is_owner(node: &Node) -> bool {
+    node.owns() && (node.config.log_servers.is_empty() || node.holds_lease())
+}
+
+/// The log is trimmed by what is at `backup.url`, so one node at a time writes there: pruning takes files for
+/// nobody's that another node's backup has stored, or counts on, and does not name yet.
+fn must_go_on(node: &Node, location: &Location) -> Result<(), Error> {
     if node.is_stopping() {
         return Err(Error::new(ErrorKind::Unavailable, "the node is stopping"));
+    }
+    if Location::parse(&node.config.backup_url).is_ok_and(|own| own == *location) && !is_owner(node)
+    {
+        let text = "only the node that owns the data writes to backup.url: ask that one, or name another URL";
+        return Err(Error::new(ErrorKind::Unavailable, text));
     }
     Ok(())
 }
 
 fn remove_old(node: &Node, location: &Location, keep: usize) -> Result<Pruned, Error> {
     let store = open_store(location, StoreUse::Reading)?;
-    prune(&*store, keep, &mut |_| go_on(node))
+    must_go_on(node, location)?;
+    let life = node.log.bounds(SHARD).incarnation;
+    prune(&*store, keep, life, &mut |_| must_go_on(node, location))
 }
 
 fn back_up(node: &Arc<Node>, location: &Location) -> Result<Manifest, Error> {
     let store = open_store(location, StoreUse::Storing(&node.config.data))?;
+    must_go_on(node, location)?;
     wait_applied(node)?;
     let source = Source {
         engine: &node.engine,
@@ -295,7 +310,7 @@ fn back_up(node: &Arc<Node>, location: &Location) -> Result<Manifest, Error> {
     };
     let mut pace = Pace::new(node.config.backup_bytes_per_second.0);
     take(&*store, &source, &mut |step| {
-        go_on(node)?;
+        must_go_on(node, location)?;
         node.backups.note(step);
         if let Step::Moved(bytes) = step {
             pace.moved(bytes, |pause| node.park_background(pause));
