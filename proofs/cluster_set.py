@@ -5,7 +5,7 @@ Ours: three log servers with three copies and a sync before each acknowledgement
 stand by and follow. Redis: a master and two replicas, `appendfsync always` on all three, each SET followed by a WAIT
 for both, in one round trip. Everything runs on this machine beside the generator, nothing is pinned; turns alternate,
 with a pause between them. What is idle meanwhile takes next to nothing. Each log server runs Go code on one thread
-(GOMAXPROCS=1): three of them share two cores, and what is for two cores of their own only spins.
+(GOMAXPROCS=1), as it would in a container of one CPU: three of them share the cores with everything else.
 """
 
 import argparse

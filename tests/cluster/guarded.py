@@ -12,8 +12,9 @@ for neighbour in ("crash", "tls"):
 from certificates import Authority  # noqa: E402
 from crashlib import Client, Server, until  # noqa: E402
 from logservers import LogServers  # noqa: E402
-from redirects import expect, metrics_of, port_of_other  # noqa: E402
+from redirects import expect, port_of_other  # noqa: E402
 from replicas import has_heard, read_after, text  # noqa: E402
+from snapshots import metric  # noqa: E402
 
 # What a node has to be allowed, for a log of this name; docs/runbooks/log-servers.md has the same list.
 NODE_MAY_PUBLISH = [
@@ -108,8 +109,8 @@ def a_log_server_that_does_not_sync_is_refused(folder, say):
     with LogServers(folder / "other", 1) as servers:
         monitors = f"{servers.monitors},http://{servers.addresses[0]}:9"
         node = Server(folder / "node", folder / "node.log", {**servers.settings, "log.monitors": monitors}).start()
-        until(lambda: 'holdfast_log_servers{state="synced"} 1' in metrics_of(node), "the server that syncs is counted", 10)
-        expect('holdfast_log_servers{state="silent"} 1' in metrics_of(node), "and the one that is silent")
+        until(lambda: metric(node, 'holdfast_log_servers{state="synced"}') == 1, "the server that syncs is counted", 10)
+        until(lambda: metric(node, 'holdfast_log_servers{state="silent"}') == 1, "and the one that is silent", 10)
         expect("is not known yet" in node.log_text(), "and told at the start")
         node.kill()
     say("one that does not sync kept a node from starting; one that is silent was counted")

@@ -4,7 +4,7 @@
 //! Every setting is declared once, in [`SETTINGS`]. Unknown keys are refused with the nearest known
 //! one. Nothing here reads a file or the environment itself: the binary brings the texts.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use holdfast_base::ByteSize;
 
@@ -315,10 +315,15 @@ impl Config {
             let text = "log.certificate_file and log.key_file need each other, and log.ca_file";
             return Err(text.into());
         }
-        if (1..self.log_replicas).contains(&self.log_monitors.len()) {
-            return Err(
-                "log.monitors names fewer servers than log.replicas: name all of them".into()
-            );
+        if !self.log_monitors.is_empty() {
+            if self.log_servers.is_empty() {
+                return Err("log.monitors is for the servers of log.servers".into());
+            }
+            let monitors: BTreeSet<&String> = self.log_monitors.iter().collect();
+            if monitors.len() < self.log_replicas {
+                let text = "log.monitors names fewer servers than log.replicas: name all of them";
+                return Err(text.into());
+            }
         }
         if !self.log_servers.is_empty() && self.log_sync == Sync::Never {
             return Err(
@@ -475,6 +480,7 @@ mod tests {
             ("redis.addr", "here"),
             ("log.sync", "maybe"),
             ("log.monitors", "a:8222"),
+            ("log.monitors", "http://me:secret@a:8222"),
             ("memory", "x"),
         ] {
             let error = config.set(key, value).expect_err(key);
@@ -490,7 +496,14 @@ mod tests {
             (&[("http.tls_addr", "127.0.0.1:0"), ("tls.key_file", "k")], "tls.certificate_file"),
             (&[("tls.client_certificates", "required")], "tls.client_ca_file"),
             (&[("tls.client_ca_file", "ca.pem")], "tls.client_certificates"),
-            (&[("log.monitors", "http://a:1,http://b:1")], "log.replicas"),
+            (&[("log.monitors", "http://a:1,http://b:1,http://c:1")], "log.servers"),
+            (
+                &[
+                    ("log.servers", "nats://a:4222"),
+                    ("log.monitors", "http://a:1,http://b:1,http://a:1"),
+                ],
+                "log.replicas",
+            ),
         ] {
             let mut config = Config::default();
             for (key, value) in settings {

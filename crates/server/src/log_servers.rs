@@ -102,14 +102,18 @@ fn ask_all(monitors: &[String]) -> Vec<(String, Said)> {
         Ok(client) => client,
         Err(error) => return nothing(error.to_string()).collect(),
     };
-    let asked = monitors.iter().map(|monitor| {
-        let said = runtime.block_on(ask(&client, monitor));
-        (monitor.clone(), said.unwrap_or_else(|error| Said::Nothing(error.to_string())))
+    // All at once: those that are silent cost their time together.
+    let asked: Vec<_> =
+        monitors.iter().map(|one| runtime.spawn(ask(client.clone(), one.clone()))).collect();
+    let said = asked.into_iter().map(|answer| match runtime.block_on(answer) {
+        Ok(Ok(said)) => said,
+        Ok(Err(error)) => Said::Nothing(error.to_string()),
+        Err(error) => Said::Nothing(error.to_string()),
     });
-    asked.collect()
+    monitors.iter().cloned().zip(said).collect()
 }
 
-async fn ask(client: &reqwest::Client, monitor: &str) -> Result<Said, reqwest::Error> {
+async fn ask(client: reqwest::Client, monitor: String) -> Result<Said, reqwest::Error> {
     let address = format!("{}/varz", monitor.trim_end_matches('/'));
     let mut answer = client.get(address).send().await?.error_for_status()?;
     let mut bytes = Vec::new();
@@ -168,5 +172,19 @@ mod tests {
         }
         assert!(matches!(said_in(b"{}"), Said::Nothing(_)));
         assert!(matches!(said_in(b"<html>"), Said::Nothing(_)));
+    }
+
+    #[test]
+    fn each_round_counts_anew() {
+        let heard = LogServersHeard::default();
+        let counted =
+            || [&heard.synced, &heard.unsynced, &heard.silent].map(|count| count.load(Relaxed));
+        let silent = || Said::Nothing("refused".to_owned());
+        let said = [Said::Syncs, silent(), silent()].map(|said| ("http://a:1".to_owned(), said));
+        heard.note(&said);
+        assert_eq!(counted(), [1, 0, 2]);
+        let said = [Said::Syncs, Said::Syncs, Said::DoesNotSync];
+        heard.note(&said.map(|said| ("http://a:1".to_owned(), said)));
+        assert_eq!(counted(), [2, 1, 0]);
     }
 }

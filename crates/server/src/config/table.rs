@@ -295,8 +295,7 @@ pub const SETTINGS: &[Setting] = &[
                 replicated by them. Empty: it is in the data folder.",
         secret: false,
         set: |c, v| {
-            let servers = v.split(',').map(str::trim).filter(|server| !server.is_empty());
-            c.log_servers = servers.map(str::to_owned).collect();
+            c.log_servers = words(v);
             match c.log_servers.iter().any(|server| server.contains('@')) {
                 true => Err("credentials do not belong here: see log.nkey_seed_file".into()),
                 false => Ok(()),
@@ -311,11 +310,12 @@ pub const SETTINGS: &[Setting] = &[
                 is asked.",
         secret: false,
         set: |c, v| {
-            let monitors = v.split(',').map(str::trim).filter(|monitor| !monitor.is_empty());
-            c.log_monitors = monitors.map(str::to_owned).collect();
-            match c.log_monitors.iter().all(|monitor| monitor.starts_with("http://")) {
+            c.log_monitors = words(v);
+            let is_plain =
+                |monitor: &String| monitor.starts_with("http://") && !monitor.contains('@');
+            match c.log_monitors.iter().all(is_plain) {
                 true => Ok(()),
-                false => Err("a monitor's address is http://HOST:PORT".into()),
+                false => Err("a monitor's address is http://HOST:PORT, without credentials".into()),
             }
         },
         get: |c| c.log_monitors.join(","),
@@ -556,3 +556,8 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| c.shutdown_seconds_max.to_string(),
     },
 ];
+
+/// What stands between commas.
+fn words(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
